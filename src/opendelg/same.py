@@ -1,0 +1,76 @@
+"""The probability that two photos show the same thing, from what both stages of search found.
+
+A logistic model over similarity, inliers and their spread: few enough numbers to be fitted on
+a few thousand labelled pairs and to be explained to whoever asks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SameModel:
+    """Coefficients of the log-odds; fitted with the weights they are stored with."""
+
+    intercept: float
+    similarity: float  # per unit of cosine similarity of the global descriptors
+    log_inliers: float  # per unit of log(1 + num_inliers)
+    spread: float  # per unit of the query's share that the inliers cover
+
+    def probability(
+        self, similarities: np.ndarray, num_inliers: np.ndarray, spreads: np.ndarray
+    ) -> np.ndarray:
+        """Probabilities (K,) in (0, 1) of K pairs."""
+        log_odds = _columns(similarities, num_inliers, spreads) @ np.array(
+            [self.intercept, self.similarity, self.log_inliers, self.spread]
+        )
+        return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+
+
+def fit_same(
+    similarities: np.ndarray,
+    num_inliers: np.ndarray,
+    spreads: np.ndarray,
+    is_same: np.ndarray,
+    ridge: float = 1e-3,
+) -> SameModel:
+    """Fit the model to K labelled pairs by Newton's method on the log-likelihood.
+
+    Args:
+        similarities: (K,) cosine similarities of global descriptors.
+        num_inliers: (K,) inliers of the verification.
+        spreads: (K,) share of the query that the inliers cover.
+        is_same: (K,) bool labels.
+        ridge: Weight of the squared coefficients, which keeps separable data finite.
+
+    Raises:
+        ValueError: Unless both labels occur.
+    """
+    if not 0 < np.count_nonzero(is_same) < len(is_same):
+        raise ValueError(f"is_same must hold both labels, got {len(is_same)} of one")
+    rows = _columns(similarities, num_inliers, spreads)
+    coefficients = np.zeros(rows.shape[1])
+    penalty = ridge * len(rows) * np.diag([0.0, 1e-2, 1e-2, 1e-2])
+    for _ in range(100):
+        predicted = 1 / (1 + np.exp(-np.clip(rows @ coefficients, -50, 50)))
+        gradient = rows.T @ (predicted - is_same) + penalty @ coefficients
+        curvature = (rows * (predicted * (1 - predicted))[:, None]).T @ rows + penalty
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(len(curvature)), gradient)
+        coefficients -= np.clip(step, -5, 5)
+        if np.abs(step).max() < 1e-8:
+            break
+    return SameModel(*(float(value) for value in coefficients))
+
+
+def _columns(
+    similarities: np.ndarray | Sequence[float],
+    num_inliers: np.ndarray | Sequence[int],
+    spreads: np.ndarray | Sequence[float],
+) -> np.ndarray:
+    similarities = np.asarray(similarities, np.float64)
+    logs = np.log1p(np.asarray(num_inliers, np.float64))
+    return np.column_stack(
+        [np.ones_like(similarities), similarities, logs, np.asarray(spreads, np.float64)]
+    )

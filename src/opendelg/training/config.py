@@ -1,0 +1,65 @@
+"""Everything that a training run is told, read from one YAML file."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from opendelg.model.delg import ModelConfig
+from opendelg.training.data import DataConfig
+from opendelg.training.distillation import DistillationConfig
+from opendelg.training.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """How the weights move; defaults are the open code's (SPEC 2.1)."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01  # at its highest, falling linearly to 0
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 0.0  # none takes effect in the open code
+    warm_up_steps: int = 0
+    max_gradient_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Photos on which the probability `same` is fitted after training."""
+
+    folders: tuple[str, ...] = ()  # each with a folder per class
+    distractors: tuple[str, ...] = ()  # photos that show nothing of them
+    max_photos_per_folder: int = 150
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run."""
+
+    name: str = "delg"
+    output: str = "runs/delg"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    distillation: DistillationConfig | None = None
+    calibration: CalibrationConfig | None = None
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    steps: int = 500_000  # SPEC 2.1
+    # Share of the steps before the global loss counts: distillation first shapes the features.
+    global_loss_from: float = 0.0
+    batch_size: int = 32
+    num_workers: int = 1
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    checkpoint_every: int = 250  # steps
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 2:
+            raise ValueError(
+                f"steps must be positive and batch_size at least 2, "
+                f"got {self.steps} and {self.batch_size}"
+            )
+        if not 0 <= self.global_loss_from <= 1:
+            raise ValueError(f"global_loss_from must be in [0, 1], got {self.global_loss_from}")

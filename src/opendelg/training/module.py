@@ -1,0 +1,142 @@
+"""One training step of DELG as a Lightning module."""
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+
+from opendelg.model.delg import Delg
+from opendelg.training.augmentation import change_light
+from opendelg.training.config import TrainingConfig
+from opendelg.training.distillation import descriptor_loss, hint_loss
+from opendelg.training.losses import ArcFace, local_losses
+from opendelg.training.teacher import Teacher
+
+# Share of the last steps over which the attention's median, the score threshold, is averaged.
+THRESHOLD_MOMENTUM = 0.99
+
+
+class DelgTraining(lightning.LightningModule):
+    """DELG with its classifiers, its losses and, when distilling, its teachers' targets.
+
+    Args:
+        config: The run's settings.
+        num_classes: Classes of both classifiers.
+        hint_teacher: Network whose stage outputs are the hints, or None.
+        descriptor_targets: (P, D) float32 unit-length target of each photo, or None.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        num_classes: int,
+        hint_teacher: Teacher | None = None,
+        descriptor_targets: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Delg(config.model).to(memory_format=torch.channels_last)
+        self.global_classifier = ArcFace(
+            config.model.num_global_dimensions, num_classes, config.loss
+        )
+        self.attention_classifier = nn.Linear(config.model.num_shallow_channels, num_classes)
+        # In a tuple: the teacher is no part of what is trained or saved.
+        self._teacher = (hint_teacher,)
+        self.register_buffer("descriptor_targets", descriptor_targets, persistent=False)
+        self.register_buffer("median_attention", torch.tensor(float("nan")))
+
+    def on_fit_start(self) -> None:
+        """Move the teacher along and seed the light changes."""
+        (teacher,) = self._teacher
+        if teacher is not None:
+            self._teacher = (teacher.to(self.device, memory_format=torch.channels_last),)
+        self._light = torch.Generator().manual_seed(self.config.seed + self.global_step)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+        """Sum the weighted losses of views (B, 3, S, S) uint8, labels (B,), photos (B,)."""
+        views, labels, positions = batch
+        clean = ((views.float() - 128) / 128).contiguous(memory_format=torch.channels_last)
+        images = change_light(clean, self.config.data.augmentation, self._light)
+        stages = self.model.backbone.stages(images.contiguous(memory_format=torch.channels_last))
+        descriptors = self.model.global_descriptor(stages[-1])
+        losses = self._delg_losses(stages[-1], descriptors, labels)
+        losses |= self._distillation_losses(clean, stages, descriptors, positions)
+        self.log_dict({name: loss.detach() for name, (loss, _) in losses.items()}, prog_bar=True)
+        return torch.stack([weight * loss for loss, weight in losses.values()]).sum()
+
+    def _delg_losses(
+        self, shallow: Tensor, descriptors: Tensor, labels: Tensor
+    ) -> dict[str, tuple[Tensor, float]]:
+        config = self.config.loss
+        starts_at = self.config.global_loss_from * self.config.steps
+        local = local_losses(
+            self.model, self.attention_classifier, shallow, config.attention_pooling
+        )
+        self._track_attention(local.attention)
+        losses = {
+            "reconstruction": (local.reconstruction, config.reconstruction_weight),
+            "attention": (
+                functional.cross_entropy(local.attention_logits, labels),
+                config.attention_weight,
+            ),
+        }
+        if self.global_step >= starts_at:
+            logits = self.global_classifier(descriptors, labels)
+            losses["global"] = (functional.cross_entropy(logits, labels), config.global_weight)
+        return losses
+
+    def _distillation_losses(
+        self, clean: Tensor, stages: list[Tensor], descriptors: Tensor, positions: Tensor
+    ) -> dict[str, tuple[Tensor, float]]:
+        config, (teacher,) = self.config.distillation, self._teacher
+        losses: dict[str, tuple[Tensor, float]] = {}
+        if config is None:
+            return losses
+        if teacher is not None:
+            with torch.no_grad():
+                given = teacher.stages(clean)
+            losses["hint"] = (hint_loss(stages, given), config.hint_weight)
+        if self.descriptor_targets is not None:
+            targets = torch.as_tensor(self.descriptor_targets)[positions]
+            losses["descriptor"] = (
+                descriptor_loss(descriptors, targets),
+                config.descriptor_weight,
+            )
+        return losses
+
+    def _track_attention(self, attention: Tensor) -> None:
+        """Average the median attention: the score threshold of the trained model (SPEC 3.4)."""
+        median, past = attention.float().median(), torch.as_tensor(self.median_attention)
+        kept = torch.where(past.isnan(), median, past)
+        past.copy_(THRESHOLD_MOMENTUM * kept + (1 - THRESHOLD_MOMENTUM) * median)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimise all weights with one rate: warm-up, then a straight line to 0."""
+        config = self.config.optimiser
+        parameters = [weight for weight in self.parameters() if weight.requires_grad]
+        optimiser: torch.optim.Optimizer
+        if config.kind == "sgd":
+            optimiser = torch.optim.SGD(
+                parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay
+            )
+        else:
+            optimiser = torch.optim.AdamW(
+                parameters, config.learning_rate, weight_decay=config.weight_decay
+            )
+
+        def rate(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, config.warm_up_steps))
+            return warm * max(0.0, 1 - step / self.config.steps)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def model_state(self) -> dict[str, Any]:
+        """What is shipped: the network without its classifiers."""
+        return self.model.state_dict()

@@ -1,0 +1,112 @@
+"""The weights format: one safetensors file with the network's settings in its header.
+
+The header's ``opendelg`` entry is JSON: format version, model settings, score threshold, the
+coefficients of the probability ``same``, and what is known of the training.  Convolutions are
+stored as float16, vectors (biases, batch norms) as float32.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from opendelg.errors import WeightsError
+from opendelg.same import SameModel
+from opendelg.settings import settings_as_dict
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as read from a file, before they become a network."""
+
+    name: str
+    path: Path
+    sha256: str  # of the file, hexadecimal
+    model: dict[str, Any]  # fields of ModelConfig
+    state: dict[str, np.ndarray]  # tensors by torch name, as stored
+    # Attention below which a cell is no local feature (SPEC 3.4); 0 keeps all.
+    score_threshold: float
+    same: SameModel | None
+    training: dict[str, Any]  # data, time, steps: for people
+
+
+def write_weights(
+    path: Path,
+    name: str,
+    state: Mapping[str, np.ndarray],
+    model: Any,
+    score_threshold: float,
+    same: SameModel | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a weights file; ``model`` is a ModelConfig or the dict of one."""
+    header = {
+        "version": FORMAT_VERSION,
+        "name": name,
+        "model": model if isinstance(model, dict) else settings_as_dict(model),
+        "score_threshold": float(score_threshold),
+        "same": None if same is None else settings_as_dict(same),
+        "training": dict(training or {}),
+    }
+    tensors = {
+        key: np.ascontiguousarray(array, np.float16 if array.ndim > 1 else np.float32)
+        for key, array in sorted(state.items())
+        if not key.endswith("num_batches_tracked")
+    }
+    broken = [key for key, array in tensors.items() if not np.isfinite(array).all()]
+    if broken:
+        raise WeightsError(f"weights must be finite in float16, got overflow in {broken}")
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
+    part.replace(path)
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a weights file.
+
+    Raises:
+        FileNotFoundError: If it is absent.
+        WeightsError: If it is no safetensors file of this project, or of a newer version.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights must be a file, got {str(path)!r}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"weights must be a safetensors file, got {str(path)!r} ({error})"
+        ) from error
+    try:
+        header = json.loads(metadata["opendelg"])
+        version = header["version"]
+        if version > FORMAT_VERSION:
+            raise WeightsError(
+                f"weights version must be at most {FORMAT_VERSION}, got {version} in "
+                f"{str(path)!r}; update opendelg"
+            )
+        return Weights(
+            name=header["name"],
+            path=path,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            model=header["model"],
+            state=state,
+            score_threshold=header["score_threshold"],
+            same=None if header["same"] is None else SameModel(**header["same"]),
+            training=header["training"],
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise WeightsError(
+            f"weights must have an opendelg header, got {str(path)!r}; "
+            "only files that opendelg wrote can be read"
+        ) from error
