@@ -1,0 +1,57 @@
+"""All commands under one name."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from opendelg.cli.demo import demo
+from opendelg.cli.evaluate import evaluate
+from opendelg.cli.extract import extract
+from opendelg.cli.index import index
+from opendelg.cli.info import info
+from opendelg.cli.match import match
+from opendelg.cli.remove import remove
+from opendelg.cli.search import search
+from opendelg.cli.train import train
+from opendelg.cli.verify import verify
+from opendelg.cli.weights import weights
+
+app = typer.Typer(
+    name="delg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (index, search, match, extract, train, info, verify, remove, demo):
+    app.command()(command)
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(weights, name="weights")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from opendelg import __version__
+
+        print(f"opendelg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def delg(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is done.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Find every photo that shows the same place, building or object, and see why.
+
+    \b
+    delg index ~/Photos --collection photos.delg
+    delg search photos.delg query.jpg --html out/
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="delg: %(message)s"
+    )

@@ -1,0 +1,77 @@
+"""`delg extract`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from opendelg.cli.opening import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ProfileOption,
+    ThreadsOption,
+    open_extractor,
+    print_json,
+    recipe_of,
+    shown,
+)
+from opendelg.cli.progress import progress
+
+
+def extract(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the feature files.")],
+    format: Annotated[Literal["npz"], typer.Option("--format", help="Kind of file.")] = "npz",
+    model: ModelOption = None,
+    profile: ProfileOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the features of each image to a file of its own.
+
+    Files that the same model and profile wrote are kept, so an interrupted run continues.  Images
+    that cannot be read are listed and the exit status is 3.
+
+    \b
+    delg extract photos/ --out features/
+    delg extract a.jpg b.jpg --out features/ --profile paper
+    """
+    from opendelg.errors import ImageError
+    from opendelg.extraction import extract_stream
+    from opendelg.feature_files import feature_path, has_recipe, write_npz
+    from opendelg.image import find_images
+    from opendelg.weights import DEFAULT_MODEL
+
+    extractor = open_extractor(model, profile, device, threads)
+    recipe = recipe_of(extractor.weights, extractor.config, model or DEFAULT_MODEL).to_json()
+    found = find_images(images)
+    targets = {image: feature_path(image, images, out) for image in found}
+    work = [image for image in found if not has_recipe(targets[image], recipe)]
+    failures = []
+    with progress("extracting", len(work)) as advance:
+        for image, features in extract_stream(work, extractor, decode_threads=2):
+            if isinstance(features, ImageError):
+                failures.append((image, str(features)))
+                print(f"unreadable: {shown(image)}: {shown(str(features))}", file=sys.stderr)
+            else:
+                write_npz(targets[image], features, recipe)
+            advance(image)
+    if json:
+        print_json(
+            {
+                "out": str(out),
+                "written": len(work) - len(failures),
+                "kept": len(found) - len(work),
+                "failures": [{"path": str(path), "reason": reason} for path, reason in failures],
+            }
+        )
+    else:
+        print(
+            f"{shown(out)}: {len(work) - len(failures)} written, {len(found) - len(work)} kept, "
+            f"{len(failures)} unreadable"
+        )
+    if failures:
+        raise typer.Exit(3)

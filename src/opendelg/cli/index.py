@@ -1,0 +1,126 @@
+"""`delg index`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opendelg.cli.opening import (
+    Device,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ProfileOption,
+    ThreadsOption,
+    extractor_of,
+    open_extractor,
+    print_json,
+    recipe_of,
+    shown,
+)
+from opendelg.cli.progress import progress
+
+if TYPE_CHECKING:
+    from opendelg.collection import Collection
+    from opendelg.extraction import Extractor
+    from opendelg.indexing import IndexReport
+
+GPU_BATCH = 16  # images of equal size that a GPU takes at a time
+
+
+def index(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    collection: Annotated[
+        Path, typer.Option("--collection", "-c", help="Folder to write; may exist.")
+    ],
+    model: ModelOption = None,
+    profile: ProfileOption = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Also index changed photos anew and drop deleted ones.")
+    ] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Index photos, so that they can be searched.
+
+    Run it again after an interruption: it continues.  Photos that cannot be read are listed and
+    the exit status is 3; all others are indexed.
+
+    \b
+    delg index ~/Photos --collection photos.delg
+    delg index ~/Photos --collection photos.delg --update
+    delg index scans/*.tif --collection scans.delg --profile accurate
+    """
+    from opendelg.indexing import index_photos, plan_indexing
+
+    started = time.monotonic()
+    opened, extractor = _open(collection, model, profile, device, threads)
+    with opened:
+        plan = plan_indexing(opened, photos)
+        total = len(plan.new) + (len(plan.changed) if update else 0)
+        with progress("indexing", total) as advance:
+            report = index_photos(
+                opened,
+                extractor,
+                plan,
+                update,
+                batch_size=GPU_BATCH if extractor.runtime.device == "cuda" else 1,
+                progress=advance,
+            )
+        num_images = len(opened)
+    _print(report, num_images, collection, time.monotonic() - started, json)
+    if report.failures:
+        raise typer.Exit(3)
+
+
+def _open(
+    folder: Path, model: str | None, profile: str | None, device: Device, threads: int | None
+) -> tuple["Collection", "Extractor"]:
+    """Open or make the collection, with the extractor that it is made by."""
+    from opendelg.collection import Collection
+    from opendelg.weights import DEFAULT_MODEL
+
+    if Collection.exists(folder):
+        collection = Collection.open(folder)
+        try:
+            return collection, extractor_of(collection, device, threads, model, profile)
+        except BaseException:
+            collection.close()
+            raise
+    extractor = open_extractor(model, profile, device, threads)
+    recipe = recipe_of(extractor.weights, extractor.config, model or DEFAULT_MODEL)
+    return Collection.create(folder, recipe, extractor.config.precision), extractor
+
+
+def _print(
+    report: "IndexReport", num_images: int, folder: Path, seconds: float, as_json: bool
+) -> None:
+    for path, reason in report.failures:
+        print(f"unreadable: {shown(path)}: {shown(reason)}", file=sys.stderr)
+    if as_json:
+        print_json(
+            {
+                "collection": str(folder),
+                "images": num_images,
+                "added": report.num_added,
+                "updated": report.num_updated,
+                "removed": report.num_removed,
+                "unchanged": report.num_unchanged,
+                "outdated": report.num_outdated,
+                "failures": [
+                    {"path": str(path), "reason": reason} for path, reason in report.failures
+                ],
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    print(
+        f"{shown(folder)}: {num_images} images ({report.num_added} added, "
+        f"{report.num_updated} updated, {report.num_removed} removed, "
+        f"{len(report.failures)} unreadable) in {seconds:.1f} s"
+    )
+    if report.num_outdated:
+        print(f"{report.num_outdated} photos have changed since; --update indexes them anew")

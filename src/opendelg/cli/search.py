@@ -1,0 +1,147 @@
+"""`delg search`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opendelg.cli.opening import (
+    BoxOption,
+    CollectionArgument,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ThreadsOption,
+    extractor_of,
+    parse_box,
+    print_json,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from opendelg.collection import Collection
+    from opendelg.extraction import Box
+    from opendelg.search import Searcher, SearchResponse
+
+ID_PREFIX = "id:"
+
+
+def search(
+    collection: CollectionArgument,
+    query: Annotated[str, typer.Argument(help="A photo, or id:N for image N of the collection.")],
+    box: BoxOption = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Results.")] = 20,
+    rerank: Annotated[
+        int, typer.Option("--rerank", min=0, help="Candidates that are verified; 0: none.")
+    ] = 100,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Folder for a page with the evidence and a PNG per pair."),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the photos that show the same thing as a photo, best first.
+
+    Column `same` is the probability that a result shows the same thing.
+
+    \b
+    delg search photos.delg query.jpg
+    delg search photos.delg query.jpg --box 120,80,620,540 --html out/
+    delg search photos.delg id:17 --top 5 --json
+    """
+    from opendelg.collection import Collection
+    from opendelg.search import Searcher, SearchConfig
+
+    corners = parse_box(box)
+    with Collection.open(collection, read_only=True) as opened:
+        extractor = extractor_of(opened, device, threads, model)
+        searcher = Searcher(opened, extractor, SearchConfig(top, rerank))
+        path, image_id, response = _search(searcher, query, corners)
+        if html is not None:
+            _write_evidence(html, path, corners, response, opened, searcher)
+    if json:
+        _print_json(path, image_id, corners, response)
+    else:
+        _print(response)
+        if html is not None:
+            print(f"evidence: {shown(html / 'index.html')}")
+
+
+def _search(
+    searcher: "Searcher", query: str, box: "Box | None"
+) -> tuple[Path, int | None, "SearchResponse"]:
+    """Path and id of the query, and the answer; an id is looked up, a file is extracted."""
+    from opendelg.image import read_image
+
+    number = query.removeprefix(ID_PREFIX)
+    if query.startswith(ID_PREFIX) and number.isdecimal():
+        image = searcher.collection.image(int(number))
+        if box is None:
+            return image.path, image.id, searcher.search_stored(image.id)
+        return image.path, image.id, searcher.search(read_image(image.path), box)
+    path = Path(query)
+    draft = searcher.extractor.config.draft_size if box is None else None
+    response = searcher.search(read_image(path, draft_size=draft), box)
+    return path, searcher.collection.find(path), response
+
+
+def _write_evidence(
+    folder: Path,
+    path: Path,
+    box: "Box | None",
+    response: "SearchResponse",
+    collection: "Collection",
+    searcher: "Searcher",
+) -> None:
+    from opendelg.evidence import png_name, write_page, write_png
+    from opendelg.search import query_side, result_evidence
+
+    side = query_side(path, response.query)
+    evidences = [result_evidence(result, response.query, side) for result in response.results]
+    settings = {
+        "Model": searcher.extractor.weights.name,
+        "Collection": f"{shown(collection.folder)}, {len(collection)} images",
+        "Verified candidates": str(searcher.config.rerank),
+    }
+    write_page(side, box, evidences, folder, seconds=response.seconds, settings=settings)
+    for evidence in evidences:
+        write_png(evidence, folder / png_name(evidence))
+
+
+def _print_json(
+    path: Path, image_id: int | None, box: "Box | None", response: "SearchResponse"
+) -> None:
+    from opendelg.search import result_as_dict
+
+    print_json(
+        {
+            "query": {
+                "path": str(path),
+                "id": image_id,
+                "size": list(response.query.size),
+                "box": None if box is None else list(box),
+                "num_keypoints": len(response.query.local),
+            },
+            "results": [result_as_dict(result) for result in response.results],
+            "seconds": dict(response.seconds),
+        }
+    )
+
+
+def _print(response: "SearchResponse") -> None:
+    confident = [r for r in response.results if (r.candidate.same or 0) >= 0.5]
+    if not confident:
+        print("No confident match; the most similar photos are:")
+    print("rank   same  inliers  similarity  photo")
+    for result in response.results:
+        found = result.candidate
+        same = "   -" if found.same is None else f"{found.same:4.0%}"
+        print(
+            f"{result.rank:4d}  {same:>5s}  {found.num_inliers:7d}  {found.similarity:10.3f}  "
+            f"{shown(result.image.path)}"
+        )
+    seconds = response.seconds
+    print(f"{seconds['total']:.2f} s, of them {seconds['verify']:.2f} s of verification")

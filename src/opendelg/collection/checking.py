@@ -1,0 +1,135 @@
+"""Does a catalogue hold what was put into it?  Problems in words, and one digest of it all."""
+
+import hashlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from opendelg.collection.catalogue import Catalogue, ImageFacts, State, is_intact
+from opendelg.collection.nearest import NearestIndex
+from opendelg.collection.packing import unpack_local
+from opendelg.errors import FormatError, OpenDelgError
+
+_ORPHANS = {
+    "roots": "SELECT count(*) FROM images WHERE root_id NOT IN (SELECT id FROM roots)",
+    "images for global descriptors": "SELECT count(*) FROM global_descriptors "
+    "WHERE image_id NOT IN (SELECT id FROM images)",
+    "images for local features": "SELECT count(*) FROM local_features "
+    "WHERE image_id NOT IN (SELECT id FROM images)",
+}
+
+
+def catalogue_problems(catalogue: Catalogue) -> list[str]:
+    """Everything wrong in the catalogue, one line each; empty if it is sound."""
+    problems: list[str] = []
+    for check in (_structure_problems, _orphan_problems, _record_problems):
+        try:
+            problems += check(catalogue)
+        except (sqlite3.DatabaseError, OpenDelgError) as error:
+            problems.append(f"catalogue cannot be read to the end: {error}")
+    return problems
+
+
+def index_problems(catalogue: Catalogue, path: Path) -> list[str]:
+    """Faults of the saved index.  One that is missing or out of date has none: it is derived."""
+    if not path.exists():
+        return []
+    loaded = NearestIndex.load(path)
+    if loaded is None:
+        return [f"{path.name} is damaged or unreadable; the next search does without it"]
+    index, stamp = loaded
+    state = catalogue.state()
+    if (stamp.identity, stamp.revision) != (state.identity, state.revision):
+        return []
+    rows = zip(index.ids.tolist(), index.descriptors(), strict=True)
+    saved = ((image_id, row.tobytes()) for image_id, row in rows)
+    stored = ((image_id, row.tobytes()) for image_id, _, row in catalogue.descriptors_after(0))
+    if len(index) != catalogue.count() or any(a != b for a, b in zip(saved, stored, strict=False)):
+        return [f"{path.name} differs from the catalogue; delete it, it is made again"]
+    return []
+
+
+def digest(catalogue: Catalogue) -> str:
+    """Hex SHA-256 of the content in order of path: equal for collections that hold the same.
+
+    Covers relative paths, sizes and checksums of the files, image sizes, global descriptors, local
+    features and failures; not the folders' places, modification times, ids or the recipe.
+    """
+    total = hashlib.sha256()
+    images = catalogue.query(
+        "SELECT path, file_size, sha256, width, height, descriptor, record FROM images "
+        "JOIN global_descriptors AS g ON g.image_id = images.id "
+        "JOIN local_features AS l ON l.image_id = images.id ORDER BY path, root_id"
+    )
+    failures = catalogue.query(
+        "SELECT path, file_size, sha256, reason FROM failures ORDER BY path, root_id"
+    )
+    for kind, rows in ((b"image", images), (b"failure", failures)):
+        for row in rows:
+            for field in (kind, *row):
+                content = field if isinstance(field, bytes) else repr(field).encode()
+                total.update(struct.pack("<q", len(content)) + content)
+    return total.hexdigest()
+
+
+def _structure_problems(catalogue: Catalogue) -> Iterator[str]:
+    for (line,) in catalogue.query("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"catalogue is damaged: {line}"
+
+
+def _orphan_problems(catalogue: Catalogue) -> Iterator[str]:
+    catalogue.roots()  # raises if they are damaged
+    for what, statement in _ORPHANS.items():
+        (count,) = catalogue.query(statement).fetchone()
+        if count:
+            yield f"{count} rows refer to {what} that do not exist"
+
+
+def _record_problems(catalogue: Catalogue) -> Iterator[str]:
+    state = catalogue.state()
+    rows = catalogue.query(
+        "SELECT id, root_id, path, file_size, mtime_ns, sha256, width, height, num_local, "
+        "images.checksum, g.checksum, descriptor, record FROM images "
+        "LEFT JOIN global_descriptors AS g ON g.image_id = id "
+        "LEFT JOIN local_features AS l ON l.image_id = id ORDER BY id"
+    )
+    for *values, row_checksum, checksum, descriptor, record in rows:
+        facts = ImageFacts(*values)
+        if facts.checksum() != row_checksum:
+            yield f"image {facts.id}: row is damaged"
+            continue
+        name = repr(os.fsdecode(facts.path))  # repr can be printed whatever the bytes are
+        for problem in _descriptor_problems(state, checksum, descriptor):
+            yield f"image {facts.id} {name}: {problem}"
+        for problem in _local_problems(state, facts.num_local, record):
+            yield f"image {facts.id} {name}: {problem}"
+
+
+def _descriptor_problems(state: State, checksum: int, descriptor: bytes | None) -> Iterator[str]:
+    if descriptor is None:
+        yield "global descriptor is missing"
+    elif not is_intact(descriptor, checksum):
+        yield "global descriptor is damaged"
+    elif len(descriptor) != 4 * (state.global_dimensions or 0):
+        yield f"global descriptor has {len(descriptor)} bytes"
+    elif not np.isfinite(np.frombuffer(descriptor, "<f4")).all():
+        yield "global descriptor is not finite"
+
+
+def _local_problems(state: State, num_local: int, record: bytes | None) -> Iterator[str]:
+    if record is None:
+        yield "local features are missing"
+        return
+    try:
+        local = unpack_local(record)
+    except (FormatError, TypeError) as error:  # a damaged row may hold text
+        yield f"local features are damaged: {error}"
+        return
+    expected = (num_local, state.local_dimensions)
+    if local.descriptors.shape != expected:
+        yield f"local features must have shape {expected}, got {local.descriptors.shape}"

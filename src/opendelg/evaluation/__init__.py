@@ -1,0 +1,1 @@
+"""Protocols: a dataset, a search, and the figures it is judged by."""

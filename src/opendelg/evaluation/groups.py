@@ -1,0 +1,131 @@
+"""Retrieval on photos that are labelled by groups: the global stage, and after verification."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opendelg.collection import Collection
+from opendelg.datasets.groups import GroupsDataset
+from opendelg.errors import OpenDelgError
+from opendelg.extraction import Extractor
+from opendelg.features import ImageFeatures
+from opendelg.indexing import index_photos, plan_indexing
+from opendelg.metrics.retrieval import RetrievalScores, mean_scores
+from opendelg.search import SearchConfig, compare, rerank
+
+RECALL_AT = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class GroupsScores:
+    """Figures of both stages, in [0, 1]."""
+
+    global_stage: RetrievalScores
+    verified: RetrievalScores
+    num_queries: int
+    num_database: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as the command line reports them."""
+        return {
+            "protocol": "groups",
+            "queries": self.num_queries,
+            "database": self.num_database,
+            "global": _as_dict(self.global_stage),
+            "verified": _as_dict(self.verified),
+        }
+
+
+def _as_dict(scores: RetrievalScores) -> dict[str, Any]:
+    return {
+        "mAP": scores.mean_average_precision,
+        "recall_at": {str(k): value for k, value in scores.recall_at.items()},
+    }
+
+
+def index_groups(
+    dataset: GroupsDataset,
+    collection: Collection,
+    extractor: Extractor,
+    progress: Callable[[Path], None] | None = None,
+) -> None:
+    """Extract every image of the dataset that the collection lacks.
+
+    Raises:
+        OpenDelgError: If an image cannot be read: figures without it would not be comparable.
+    """
+    paths = [dataset.path(number) for number in range(len(dataset.names))]
+    plan = plan_indexing(collection, paths)
+    report = index_photos(collection, extractor, plan, update=True, progress=progress)
+    if report.failures:
+        path, reason = report.failures[0]
+        raise OpenDelgError(
+            f"every image must be readable, got {len(report.failures)} that are not, "
+            f"first {str(path)!r}: {reason}"
+        )
+
+
+def evaluate_groups(
+    dataset: GroupsDataset,
+    collection: Collection,
+    extractor: Extractor,
+    config: SearchConfig | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> GroupsScores:
+    """Rank the database for every query, before and after verification.
+
+    A query that is in the database too leaves its own ranking.
+
+    Args:
+        dataset: Groups and roles.
+        collection: Holds all its images (see `index_groups`).
+        extractor: What made the collection; its weights rate the pairs.
+        config: How many candidates are verified, and how.
+        progress: Called with the number of each query that is done.
+    """
+    config = config or SearchConfig()
+    stored = _stored_ids(dataset, collection)
+    ids, descriptors = collection.global_descriptors()
+    rows = np.searchsorted(ids, stored)  # of each dataset image
+    similarities = descriptors[rows[dataset.query_ids]] @ descriptors[rows].T
+    global_rankings, verified_rankings = [], []
+    for number, query_id in enumerate(dataset.query_ids):
+        database = dataset.database_ids[dataset.database_ids != query_id]
+        order = database[np.argsort(-similarities[number, database], kind="stable")]
+        head = order[: config.rerank]
+        query, *candidates = collection.images(stored[[query_id, *head]])
+        query_local, *locals_ = collection.local_features(stored[[query_id, *head]])
+        compared = compare(
+            ImageFeatures(query.size, descriptors[rows[query_id]], query_local),
+            head,
+            similarities[number, head],
+            [image.size for image in candidates],
+            locals_,
+            extractor.weights.same,
+            config.verification,
+        )
+        reranked = np.array([found.id for found in rerank(compared)], np.int64)
+        global_rankings.append(order)
+        verified_rankings.append(np.concatenate([reranked, order[config.rerank :]]))
+        if progress is not None:
+            progress(number)
+    return GroupsScores(
+        mean_scores(global_rankings, dataset.positives, RECALL_AT),
+        mean_scores(verified_rankings, dataset.positives, RECALL_AT),
+        len(dataset.query_ids),
+        len(dataset.database_ids),
+    )
+
+
+def _stored_ids(dataset: GroupsDataset, collection: Collection) -> np.ndarray:
+    """The collection's id (N,) of each dataset image."""
+    found = [collection.find(dataset.path(number)) for number in range(len(dataset.names))]
+    if None in found:
+        raise OpenDelgError(
+            f"collection must hold every image of the dataset, got none for "
+            f"{dataset.names[found.index(None)]!r}"
+        )
+    return np.array(found, np.int64)

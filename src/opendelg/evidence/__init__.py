@@ -1,0 +1,23 @@
+"""Why a result was found: matches and regions drawn on both photos, as PNG and as one HTML page.
+
+The records here know nothing of collections or searches: whoever searched fills in an
+:class:`Evidence` per result.  The page is one file without scripts and without outside resources,
+so it can be mailed, archived and opened anywhere.
+"""
+
+from opendelg.evidence.drawing import draw_evidence, png_name, write_png
+from opendelg.evidence.page import write_page
+from opendelg.evidence.records import Box, Evidence, Side
+from opendelg.evidence.wording import percent, verdict
+
+__all__ = [
+    "Box",
+    "Evidence",
+    "Side",
+    "draw_evidence",
+    "percent",
+    "png_name",
+    "verdict",
+    "write_page",
+    "write_png",
+]

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from opendelg.image import DecodedImage
+from opendelg.model import Delg, ModelConfig
+from opendelg.runtime import Runtime, choose_runtime
+from opendelg.weights import Weights, read_weights, write_weights
+
+TINY = ModelConfig(
+    layout="torchvision",
+    block="basic",
+    units=(1, 1, 1, 1),
+    widths=(8, 8, 8, 8),
+    stem_width=8,
+    local_stride=16,
+    num_global_dimensions=16,
+    num_local_dimensions=8,
+    attention_width=8,
+    resize_rule="half_pixel",
+)
+
+
+@pytest.fixture(scope="session")
+def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelConfig], Weights]:
+    """Write and read back seeded weights of any shape, batch norms included."""
+
+    def make(config: ModelConfig) -> Weights:
+        generator = torch.Generator().manual_seed(7)
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            network = Delg(config)
+        for name, tensor in network.state_dict().items():
+            if name.endswith(("running_var", "running_mean")) or ".bn" in name:
+                low = 0.5 if name.endswith(("weight", "running_var")) else -0.5
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + low)
+        path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+        state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        write_weights(path, "tiny", state, config, score_threshold=0.0)
+        return read_weights(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(make_weights: Callable[[ModelConfig], Weights]) -> Weights:
+    """Weights of a network of 8 channels, as read from a file."""
+    return make_weights(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_runtime(tiny_weights: Weights) -> Runtime:
+    """The tiny network on one CPU thread."""
+    return choose_runtime(tiny_weights, "cpu", threads=1)
+
+
+def draw_image(size: tuple[int, int], seed: int = 0) -> DecodedImage:
+    """Rectangles of random colours."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", size, (120, 130, 140))
+    canvas = ImageDraw.Draw(image)
+    for _ in range(40):
+        x, y = random.integers(0, size[0]), random.integers(0, size[1])
+        width, height = random.integers(3, max(size) // 4 + 4, 2)
+        colour = tuple(int(value) for value in random.integers(0, 256, 3))
+        canvas.rectangle((int(x), int(y), int(x + width), int(y + height)), fill=colour)
+    return DecodedImage(np.asarray(image), size)
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., DecodedImage]:
+    """Draw an image: ``drawn((width, height), seed)``."""
+    return draw_image
+
+
+@pytest.fixture(scope="session")
+def drawn_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six PNG files of three sizes."""
+    folder = tmp_path_factory.mktemp("drawn")
+    paths = []
+    for number, size in enumerate([(96, 64), (64, 96), (80, 80)] * 2):
+        paths.append(folder / f"{number}.png")
+        Image.fromarray(draw_image(size, number).pixels).save(paths[-1])
+    return paths
