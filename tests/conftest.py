@@ -1,11 +1,15 @@
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from opendelg.cli import main
 from opendelg.image import DecodedImage
 from opendelg.model import Delg, ModelConfig
 from opendelg.runtime import Runtime, choose_runtime
@@ -86,3 +90,20 @@ def drawn_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths.append(folder / f"{number}.png")
         Image.fromarray(draw_image(size, number).pixels).save(paths[-1])
     return paths
+
+
+@pytest.fixture
+def delg(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., SimpleNamespace]:
+    """Run the command in this process: ``delg("index", ...)`` gives code, out, err and json."""
+
+    def run(*arguments: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["delg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        values = json.loads(out) if out.startswith("{") else None
+        return SimpleNamespace(code=stopped.value.code or 0, out=out, err=err, json=values)
+
+    return run

@@ -14,7 +14,7 @@ from collection_samples import RECIPE, add_image, image_features, small_collecti
 from opendelg.collection import Collection
 from opendelg.errors import OpenDelgError
 
-NUM_IMAGES = 120
+NUM_IMAGES = 60
 INDEXER = f"""
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_killed_and_resumed_indexing_equals_an_uninterrupted_one(tmp_path):
     rng = random.Random(0)
     folder = tmp_path / "killed"
     num_found = []
-    for _ in range(6):
+    for _ in range(4):
         with start_indexer(folder) as process:
             time.sleep(rng.uniform(0.0, 0.12))
             process.send_signal(signal.SIGKILL)

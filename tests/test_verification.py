@@ -82,6 +82,11 @@ def test_ransac_finds_a_zoom_that_the_scales_contradict():
     assert_allclose(found.database_from_query[:, :2], [[3, 0], [0, 3]], atol=0.1)
 
 
+def test_few_matches_of_a_turned_image_suffice_if_all_agree():
+    found = verified(*scene(TURNED, num_same=8, num_other=0))
+    assert found.num_inliers == len(found.matches) == 8
+
+
 @pytest.mark.parametrize(
     "transform",
     [
@@ -162,6 +167,14 @@ def test_many_images_are_verified_as_one_by_one(mode):
     for database, actual in zip(databases, many, strict=True):
         assert_same(actual, verify(query, database, SIZE, SIZE, settings))
     assert many[0].num_inliers >= 60
+
+
+def test_enough_images_for_threads_are_verified_as_one_by_one():
+    query, _ = scene()
+    databases = [scene(seed=seed % 3, num_other=10 + seed)[1] for seed in range(19)]
+    many = verify_many(query, databases, SIZE, [SIZE] * 19)
+    for database, actual in zip(databases, many, strict=True):
+        assert_same(actual, verified(query, database))
 
 
 @pytest.mark.parametrize("mode", ["standard", "paper"])

@@ -9,7 +9,7 @@ Every pyramid scale takes one forward pass, shared by the global and the local f
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -279,7 +279,7 @@ def extract_stream(
     decode_threads: int = 1,
     batch_size: int = 1,
     want_local: bool = True,
-) -> Iterator[tuple[Source, ImageFeatures | ImageError]]:
+) -> Generator[tuple[Source, ImageFeatures | ImageError], None, None]:
     """Extract many images: reading and decoding run beside the network.
 
     Args:

@@ -124,7 +124,10 @@ def clip_polygon(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         polygon: (K, 2) corners; K may be 0, 1 (a point) or 2 (a segment).
         size: (width, height) px of the image.
     """
-    corners = np.asarray(polygon, np.float64).reshape(-1, 2).tolist()
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    if np.all((points >= 0) & (points <= np.subtract(size, 1))):
+        return points.astype(np.float32)
+    corners = points.tolist()
     for axis in (0, 1):
         corners = _clip_side(corners, axis, 0.0, 1)
         corners = _clip_side(corners, axis, float(size[axis] - 1), -1)

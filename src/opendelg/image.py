@@ -276,12 +276,17 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             continue
         for folder, subfolders, names in os.walk(path, onerror=_log_unreadable_folder):
             subfolders[:] = [n for n in subfolders if n[0] != "." and n not in SKIPPED_FOLDERS]
-            found.update(
-                Path(folder, name)
-                for name in names
-                if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS
-            )
+            images = {Path(folder, name) for name in names if name[0] != "." and _is_named(name)}
+            found |= images
+            if not images and not subfolders and _is_named(folder) and Path(folder) != path:
+                # A folder in a photo's place: reading it will say so.
+                found.add(Path(folder))
     return sorted(found)
+
+
+def _is_named(name: str) -> bool:
+    """Whether a name ends like an image's."""
+    return Path(name).suffix.lower() in EXTENSIONS
 
 
 def _log_unreadable_folder(error: OSError) -> None:

@@ -26,7 +26,8 @@ class SameModel:
         log_odds = _columns(similarities, num_inliers, spreads) @ np.array(
             [self.intercept, self.similarity, self.log_inliers, self.spread]
         )
-        return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+        # Beyond 35 a float64 would be 1 exactly.
+        return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -35, 35))))
 
 
 def fit_same(

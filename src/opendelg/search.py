@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from opendelg.collection import Collection, StoredImage
 from opendelg.evidence import Evidence, Side
-from opendelg.extraction import Box, Extractor
+from opendelg.extraction import Box, ExtractionConfig, Extractor
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.image import DecodedImage
 from opendelg.same import SameModel
@@ -66,6 +66,11 @@ class SearchResponse:
     query: ImageFeatures
     results: tuple[SearchResult, ...]
     seconds: Mapping[str, float]  # by stage
+
+
+def settings_for(config: ExtractionConfig, settings: VerificationSettings) -> VerificationSettings:
+    """Verification settings that know the size to which this extraction reduces large images."""
+    return replace(settings, max_image_size=config.max_size) if config.max_size > 0 else settings
 
 
 def rerank(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -154,7 +159,7 @@ class Searcher:
             [images[int(image_id)].size for image_id in verified],
             list(locals_.values()),
             self.extractor.weights.same,
-            config.verification,
+            settings_for(self.extractor.config, config.verification),
         )
         ranked = rerank(candidates) + [
             Candidate(int(image_id), float(similarity), None, None)
@@ -247,7 +252,7 @@ def match_images(
         [database.size],
         [database.local],
         extractor.weights.same,
-        settings or VerificationSettings(),
+        settings_for(extractor.config, settings or VerificationSettings()),
     )
     image = StoredImage(
         0, database_path, Path(database_path.name), database.size, len(database.local)

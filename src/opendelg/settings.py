@@ -7,7 +7,6 @@ that train need no file but plain settings objects.
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -68,14 +67,15 @@ def _reject_unknown(kind: type[Any], values: Mapping[str, Any], where: str) -> N
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(names)}"
             raise FormatError(f"setting must be a known name, got {name!r} in {where}; {hint}")
         nested = _dataclass_in(known[name])
-        if nested is not None and isinstance(value, Mapping):
-            _reject_unknown(nested, value, f"{where}, {name}")
+        items = value if isinstance(value, list | tuple) else [value]
+        for item in items if nested is not None else []:
+            if isinstance(item, Mapping):
+                _reject_unknown(nested, item, f"{where}, {name}")
 
 
 def _dataclass_in(hint: Any) -> type[Any] | None:
-    """The dataclass that a field holds, also as ``X | None``."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if isinstance(option, type) and dataclasses.is_dataclass(option):
-            return option
-    return None
+    """The dataclass that a field holds, also as ``X | None`` and ``tuple[X, ...]``."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return hint
+    found = (_dataclass_in(option) for option in typing.get_args(hint))
+    return next((kind for kind in found if kind is not None), None)

@@ -40,8 +40,9 @@ def match(
     from opendelg.search import match_images, query_side, result_as_dict, result_evidence
 
     extractor = open_extractor(model, profile, device, threads)
-    images = [read_image(path, draft_size=extractor.config.draft_size) for path in (query, database)]
-    features, result = match_images(extractor, *images, database)
+    draft = extractor.config.draft_size
+    first, second = (read_image(path, draft_size=draft) for path in (query, database))
+    features, result = match_images(extractor, first, second, database)
     if draw is not None:
         write_png(result_evidence(result, features, query_side(query, features)), draw)
     if json:

@@ -324,6 +324,14 @@ class Collection:
                 descriptors[row] = found
         return ids, descriptors
 
+    def global_descriptor(self, image_id: int) -> np.ndarray:
+        """Global descriptor (D,) float32 of one image; OpenDelgError if it is not there."""
+        with self.snapshot():
+            stored = self._catalogue.descriptor(image_id)
+        if stored is None:
+            raise OpenDelgError(f"image must be in the collection, got id {image_id}")
+        return np.frombuffer(stored, "<f4").astype(np.float32)
+
     def local_features(self, image_ids: Sequence[int] | np.ndarray) -> list[LocalFeatures]:
         """Local features of these images, in their order; OpenDelgError if one is missing."""
         ids = [int(image_id) for image_id in image_ids]

@@ -14,7 +14,7 @@ from opendelg.extraction import Extractor
 from opendelg.features import ImageFeatures
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.metrics.retrieval import RetrievalScores, mean_scores
-from opendelg.search import SearchConfig, compare, rerank
+from opendelg.search import SearchConfig, compare, rerank, settings_for
 
 RECALL_AT = (1, 5, 10)
 
@@ -105,7 +105,7 @@ def evaluate_groups(
             [image.size for image in candidates],
             locals_,
             extractor.weights.same,
-            config.verification,
+            settings_for(extractor.config, config.verification),
         )
         reranked = np.array([found.id for found in rerank(compared)], np.int64)
         global_rankings.append(order)

@@ -11,7 +11,7 @@ from opendelg.evidence.records import Box, Evidence
 COLOURS = (
     "#ffb52e", "#4cc3ff", "#ff7ac6", "#8be06a", "#b79bff", "#fff07a", "#ff7f50", "#3fe0cf",
 )  # fmt: skip
-MAX_LINES = 120  # more cannot be told apart on a screen
+MAX_LINES = 80  # more hide the photos and cannot be told apart
 MAX_ASPECT = 4.0  # of both photos together; wider pairs get lower photos
 _LONGEST = 20.0  # sides of a strip; longer ones are squeezed, as they could not be seen
 

@@ -26,6 +26,21 @@ class AugmentationConfig:
     blur_probability: float = 0.2
     max_noise: float = 0.06  # standard deviation on values in [-1, 1]
 
+    def __post_init__(self) -> None:
+        if not 0 < self.min_area <= 1:
+            raise ValueError(f"min_area must be in (0, 1], got {self.min_area}")
+        if not self.max_aspect >= 1:
+            raise ValueError(f"max_aspect must be at least 1, got {self.max_aspect}")
+        # At half a side, moved corners can meet and the view has no perspective.
+        if not 0 <= self.max_perspective < 0.5:
+            raise ValueError(f"max_perspective must be in [0, 0.5), got {self.max_perspective}")
+        if not 0 <= self.blur_probability <= 1:
+            raise ValueError(f"blur_probability must be in [0, 1], got {self.blur_probability}")
+        for name in ("rotation_deg", "brightness", "contrast", "colour", "noise"):
+            value = getattr(self, f"max_{name}")
+            if not value >= 0:
+                raise ValueError(f"max_{name} must not be negative, got {value}")
+
 
 def random_view(
     pixels: np.ndarray, size: int, config: AugmentationConfig, random: np.random.Generator
@@ -55,7 +70,10 @@ def random_view(
     if box_width > 1.5 * size:
         # Bilinear sampling would skip pixels: shrink first.
         factor = size / box_width
-        pixels = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        # At least one row must be left of a sliver.
+        pixels = cv2.resize(
+            pixels, None, fx=factor, fy=max(factor, 1 / height), interpolation=cv2.INTER_AREA
+        )
         source = source * [pixels.shape[1] / width, pixels.shape[0] / height]
     view_from_photo = cv2.getPerspectiveTransform(
         (source - 0.5).astype(np.float32), target.astype(np.float32)

@@ -18,11 +18,18 @@ class OptimiserConfig:
     momentum: float = 0.9  # of SGD
     weight_decay: float = 0.0  # none takes effect in the open code
     warm_up_steps: int = 0
-    max_gradient_norm: float = 10.0
+    max_gradient_norm: float = 10.0  # of all gradients together; 0 leaves them as they are
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
+        if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if not min(self.weight_decay, self.warm_up_steps, self.max_gradient_norm) >= 0:
+            raise ValueError(
+                "weight_decay, warm_up_steps and max_gradient_norm must not be negative, "
+                f"got {self.weight_decay}, {self.warm_up_steps} and {self.max_gradient_norm}"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,3 +70,9 @@ class TrainingConfig:
             )
         if not 0 <= self.global_loss_from <= 1:
             raise ValueError(f"global_loss_from must be in [0, 1], got {self.global_loss_from}")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every must be positive, got {self.checkpoint_every}")
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name must be a file name without folders, got {self.name!r}")

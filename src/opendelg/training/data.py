@@ -39,6 +39,13 @@ class DataConfig:
     image_size: int = 160  # px, side of the square views
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
+    def __post_init__(self) -> None:
+        if min(self.max_side, self.image_size) < 32:
+            raise ValueError(
+                f"max_side and image_size must be at least 32, "
+                f"got {self.max_side} and {self.image_size}"
+            )
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -95,10 +102,8 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     An item is a view (3, S, S) uint8, its label and the photo's position, both int64.
     """
 
-    def __init__(self, photo_list: PhotoList, config: DataConfig, seed: int) -> None:
+    def __init__(self, photo_list: PhotoList, config: DataConfig) -> None:
         self.config = config
-        self.seed = seed
-        self.visits = 0
         pixels: list[np.ndarray] = []
         photos: list[Photo] = []
         for photo in photo_list.photos:
@@ -114,7 +119,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.photos)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        # Torch seeds its generator anew in every worker and epoch, from the run's seed.
+        # Each worker has a generator of torch's, seeded from the run's; it goes on over epochs.
         random = np.random.default_rng(int(torch.randint(2**62, ()).item()))
         view = random_view(
             self.pixels[position], self.config.image_size, self.config.augmentation, random

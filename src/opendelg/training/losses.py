@@ -34,12 +34,15 @@ class LossConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.margin < math.pi:
             raise ValueError(f"margin must be in [0, pi), got {self.margin}")
-        if self.scale <= 0:
+        if not self.scale > 0:
             raise ValueError(f"scale must be positive, got {self.scale}")
+        weights = (self.global_weight, self.reconstruction_weight, self.attention_weight)
+        if not min(weights) >= 0:
+            raise ValueError(f"weights of losses must not be negative, got {weights}")
 
 
 def arcface_cosines(cosines: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Cosines (B, classes) with the margin added to the angle of each row's true class.
+    """Float32 cosines (B, classes), the margin added to the angle of each row's true class.
 
     Beyond ``pi - margin`` the angle stays as it is: adding would turn it round (SPEC 1.3).
     """
@@ -62,11 +65,17 @@ class ArcFace(nn.Module):
         self.margin = config.margin
 
     def forward(self, descriptors: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits (B, classes) of (B, D) descriptors; without labels, no margin."""
-        cosines = functional.normalize(descriptors.float()) @ functional.normalize(self.weight).T
-        if labels is not None:
-            cosines = arcface_cosines(cosines, labels, self.margin)
-        return cosines * self.scale
+        """Logits (B, classes) float32 of (B, D) descriptors; without labels, no margin.
+
+        Autocast is off: in bfloat16 a cosine above 0.998 is 1, where the slope of acos is infinite
+        and one such photo would make every weight NaN.
+        """
+        with torch.autocast(descriptors.device.type, enabled=False):
+            units = functional.normalize(descriptors.float())
+            cosines = units @ functional.normalize(self.weight).T
+            if labels is not None:
+                cosines = arcface_cosines(cosines, labels, self.margin)
+            return cosines * self.scale
 
 
 def pool_attended(

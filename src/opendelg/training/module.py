@@ -15,8 +15,10 @@ from opendelg.training.distillation import descriptor_loss, hint_loss
 from opendelg.training.losses import ArcFace, local_losses
 from opendelg.training.teacher import Teacher
 
-# Share of the last steps over which the attention's median, the score threshold, is averaged.
+# Decay per step of the running mean of the attention's median, which is the score threshold.
 THRESHOLD_MOMENTUM = 0.99
+
+Losses = dict[str, tuple[Tensor, float]]  # value and weight by name
 
 
 class DelgTraining(lightning.LightningModule):
@@ -38,7 +40,9 @@ class DelgTraining(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.config = config
-        self.model = Delg(config.model).to(memory_format=torch.channels_last)
+        self.model: Delg = Delg(config.model).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
         self.global_classifier = ArcFace(
             config.model.num_global_dimensions, num_classes, config.loss
         )
@@ -48,11 +52,15 @@ class DelgTraining(lightning.LightningModule):
         self.register_buffer("descriptor_targets", descriptor_targets, persistent=False)
         self.register_buffer("median_attention", torch.tensor(float("nan")))
 
-    def on_fit_start(self) -> None:
-        """Move the teacher along and seed the light changes."""
+    def on_train_start(self) -> None:
+        """Move the teacher along and seed the light changes; a resumed run draws other ones."""
         (teacher,) = self._teacher
         if teacher is not None:
-            self._teacher = (teacher.to(self.device, memory_format=torch.channels_last),)
+            moved: Teacher = teacher.to(  # type: ignore[call-overload]
+                self.device, memory_format=torch.channels_last
+            )
+            self._teacher = (moved,)
+        # Not in on_fit_start: the step is restored after it.
         self._light = torch.Generator().manual_seed(self.config.seed + self.global_step)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
@@ -60,52 +68,59 @@ class DelgTraining(lightning.LightningModule):
         views, labels, positions = batch
         clean = ((views.float() - 128) / 128).contiguous(memory_format=torch.channels_last)
         images = change_light(clean, self.config.data.augmentation, self._light)
+        if self._learns_hints_only:
+            images = self._small_crop(images)
         stages = self.model.backbone.stages(images.contiguous(memory_format=torch.channels_last))
-        descriptors = self.model.global_descriptor(stages[-1])
-        losses = self._delg_losses(stages[-1], descriptors, labels)
-        losses |= self._distillation_losses(clean, stages, descriptors, positions)
+        losses = self._local_losses(stages[-1], labels) | self._hint_losses(images, stages)
+        if not self._learns_hints_only:
+            losses |= self._global_losses(stages[-1], labels, positions)
         self.log_dict({name: loss.detach() for name, (loss, _) in losses.items()}, prog_bar=True)
         return torch.stack([weight * loss for loss, weight in losses.values()]).sum()
 
-    def _delg_losses(
-        self, shallow: Tensor, descriptors: Tensor, labels: Tensor
-    ) -> dict[str, tuple[Tensor, float]]:
+    @property
+    def _learns_hints_only(self) -> bool:
+        config = self.config.distillation
+        return config is not None and self.global_step < config.hint_only_steps
+
+    def _small_crop(self, images: Tensor) -> Tensor:
+        """The same random square of all images, for the steps that learn hints only."""
+        assert self.config.distillation is not None
+        side = min(self.config.distillation.hint_only_size, images.shape[-1])
+        top, left = torch.randint(images.shape[-1] - side + 1, (2,), generator=self._light).tolist()
+        return images[:, :, top : top + side, left : left + side]
+
+    def _local_losses(self, shallow: Tensor, labels: Tensor) -> Losses:
         config = self.config.loss
-        starts_at = self.config.global_loss_from * self.config.steps
         local = local_losses(
             self.model, self.attention_classifier, shallow, config.attention_pooling
         )
         self._track_attention(local.attention)
-        losses = {
+        attention = functional.cross_entropy(local.attention_logits, labels)
+        return {
             "reconstruction": (local.reconstruction, config.reconstruction_weight),
-            "attention": (
-                functional.cross_entropy(local.attention_logits, labels),
-                config.attention_weight,
-            ),
+            "attention": (attention, config.attention_weight),
         }
-        if self.global_step >= starts_at:
+
+    def _global_losses(self, shallow: Tensor, labels: Tensor, positions: Tensor) -> Losses:
+        descriptors = self.model.global_descriptor(shallow)
+        losses: Losses = {}
+        if self.global_step >= self.config.global_loss_from * self.config.steps:
             logits = self.global_classifier(descriptors, labels)
-            losses["global"] = (functional.cross_entropy(logits, labels), config.global_weight)
+            loss = functional.cross_entropy(logits, labels)
+            losses["global"] = (loss, self.config.loss.global_weight)
+        if self.config.distillation is not None and self.descriptor_targets is not None:
+            targets = torch.as_tensor(self.descriptor_targets)[positions]
+            loss = descriptor_loss(descriptors, targets)
+            losses["descriptor"] = (loss, self.config.distillation.descriptor_weight)
         return losses
 
-    def _distillation_losses(
-        self, clean: Tensor, stages: list[Tensor], descriptors: Tensor, positions: Tensor
-    ) -> dict[str, tuple[Tensor, float]]:
+    def _hint_losses(self, images: Tensor, stages: list[Tensor]) -> Losses:
         config, (teacher,) = self.config.distillation, self._teacher
-        losses: dict[str, tuple[Tensor, float]] = {}
-        if config is None:
-            return losses
-        if teacher is not None:
-            with torch.no_grad():
-                given = teacher.stages(clean)
-            losses["hint"] = (hint_loss(stages, given), config.hint_weight)
-        if self.descriptor_targets is not None:
-            targets = torch.as_tensor(self.descriptor_targets)[positions]
-            losses["descriptor"] = (
-                descriptor_loss(descriptors, targets),
-                config.descriptor_weight,
-            )
-        return losses
+        if config is None or teacher is None:
+            return {}
+        with torch.no_grad():
+            given = teacher.stages(images)
+        return {"hint": (hint_loss(stages, given), config.hint_weight)}
 
     def _track_attention(self, attention: Tensor) -> None:
         """Average the median attention: the score threshold of the trained model (SPEC 3.4)."""
@@ -139,4 +154,5 @@ class DelgTraining(lightning.LightningModule):
 
     def model_state(self) -> dict[str, Any]:
         """What is shipped: the network without its classifiers."""
-        return self.model.state_dict()
+        state: dict[str, Any] = self.model.state_dict()
+        return state

@@ -3,16 +3,16 @@
 import ctypes
 import logging
 import platform
-import time
 from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from opendelg.errors import OpenDelgError
 from opendelg.settings import settings_as_dict
 from opendelg.training.config import TrainingConfig
 from opendelg.training.data import PhotoList, Views, list_photos
@@ -33,14 +33,23 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
 
     Returns:
         The weights file written, ``<output>/<name>.safetensors``.
+
+    Raises:
+        OpenDelgError: If a folder or a teacher does not fit, or the photos fill no batch.
     """
     keep_freed_memory()
-    lightning.seed_everything(config.seed, verbose=False)
     output = Path(config.output)
-    started = time.monotonic()
+    last = output / "last.ckpt"
+    # A resumed run shuffles and crops anew instead of repeating its first epoch.
+    lightning.seed_everything(config.seed + _saved_step(last), verbose=False)
     photo_list = list_photos(config.data.folders, root)
-    views = Views(photo_list, config.data, config.seed)
+    views = Views(photo_list, config.data)
     logger.info("%d photos of %d classes", len(views), len(photo_list.class_names))
+    if len(views) < config.batch_size:
+        raise OpenDelgError(
+            f"photos must fill a batch of {config.batch_size}, got {len(views)}; "
+            "add photos or lower batch_size"
+        )
     module = _module(config, photo_list, views, root)
     loader = DataLoader(
         views,
@@ -51,6 +60,7 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
         persistent_workers=config.num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+    timer = Timer(verbose=False)
     trainer = lightning.Trainer(
         max_steps=config.steps,
         precision=config.precision,
@@ -60,14 +70,17 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
         log_every_n_steps=25,
         callbacks=[
             ModelCheckpoint(
-                output, save_last=True, save_top_k=0, every_n_train_steps=config.checkpoint_every
-            )
+                output,
+                save_last=True,
+                save_top_k=0,
+                every_n_train_steps=config.checkpoint_every,
+                enable_version_counter=False,  # else a run folder that moved keeps an old last.ckpt
+            ),
+            timer,
         ],
         enable_model_summary=False,
     )
-    last = output / "last.ckpt"
-    trainer.fit(module, loader, ckpt_path=last if last.is_file() else None)
-    seconds = time.monotonic() - started
+    trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
     path = output / f"{config.name}.safetensors"
     write_weights(
         path,
@@ -78,7 +91,7 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
         training={
             "photos": len(views),
             "classes": len(photo_list.class_names),
-            "seconds": round(seconds),
+            "seconds": round(timer.time_elapsed()),  # of the loop, those before resuming included
             "settings": settings_as_dict(config),
         },
     )
@@ -104,8 +117,22 @@ def _module(
         whitened = half_whiten(
             np.asarray(pooled), config.model.num_global_dimensions, distillation.whitening_power
         )
+        if whitened.shape[1] != config.model.num_global_dimensions:
+            raise OpenDelgError(
+                f"num_global_dimensions must be at most the descriptor teacher's "
+                f"{whitened.shape[1]}, got {config.model.num_global_dimensions}"
+            )
         targets = torch.from_numpy(whitened)
     return DelgTraining(config, len(photo_list.class_names), teacher, targets)
+
+
+def _saved_step(checkpoint: Path) -> int:
+    """Steps done by the run that wrote ``checkpoint``; 0 if there is none."""
+    if not checkpoint.is_file():
+        return 0
+    # Mapped: the tensors are read by Lightning, only once.
+    saved = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+    return int(saved["global_step"])
 
 
 def keep_freed_memory() -> None:

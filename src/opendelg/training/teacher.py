@@ -23,6 +23,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Teacher(nn.Module):
     """Layers conv1 to conv4 of a frozen ImageNet ResNet; its output is the stride-16 map."""
 
+    mean: Tensor  # (1, 3, 1, 1), on 0..255 values in the teacher's channel order
+    std: Tensor  # (1, 3, 1, 1)
+
     def __init__(self, backbone: ResNet, pixels: Literal["caffe", "torchvision"]) -> None:
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)

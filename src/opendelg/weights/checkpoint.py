@@ -7,6 +7,7 @@ stored as float16, vectors (biases, batch norms) as float32.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,13 @@ def write_weights(
     same: SameModel | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a weights file; ``model`` is a ModelConfig or the dict of one."""
+    """Write a weights file; ``model`` is a ModelConfig or the dict of one.
+
+    Raises:
+        WeightsError: If a tensor or the threshold is not finite, in float16 where it is stored so.
+    """
+    if not math.isfinite(score_threshold):
+        raise WeightsError(f"score_threshold must be finite, got {score_threshold}")
     header = {
         "version": FORMAT_VERSION,
         "name": name,
@@ -56,11 +63,12 @@ def write_weights(
         "same": None if same is None else settings_as_dict(same),
         "training": dict(training or {}),
     }
-    tensors = {
-        key: np.ascontiguousarray(array, np.float16 if array.ndim > 1 else np.float32)
-        for key, array in sorted(state.items())
-        if not key.endswith("num_batches_tracked")
-    }
+    with np.errstate(over="ignore"):  # told below, with names
+        tensors = {
+            key: np.ascontiguousarray(array, np.float16 if array.ndim > 1 else np.float32)
+            for key, array in sorted(state.items())
+            if not key.endswith("num_batches_tracked")
+        }
     broken = [key for key, array in tensors.items() if not np.isfinite(array).all()]
     if broken:
         raise WeightsError(f"weights must be finite in float16, got overflow in {broken}")

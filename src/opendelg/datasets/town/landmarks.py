@@ -88,7 +88,7 @@ def shop(rng: np.random.Generator, text: str) -> list[Building]:
 def hall(rng: np.random.Generator, text: str) -> list[Building]:
     """A wide public building with a gable, a clock and its name in large letters."""
     style = replace(
-        random_style(rng), bays=5, bay=2.7, storeys=2, ornament="medallions", quoins=True,
+        random_style(rng), bays=5, bay=float(rng.uniform(2.4, 2.9)), storeys=2, ornament="medallions", quoins=True,
         ground_floor=str(rng.choice(["arcade", "windows", "doors"])),
     )  # fmt: skip
     front = paint_facade(style, rng, DENSITY)
@@ -120,7 +120,7 @@ def town_tower(rng: np.random.Generator, text: str) -> list[Building]:
 def church(rng: np.random.Generator, text: str) -> list[Building]:
     """A gabled front with a rose window, and a bell tower."""
     style = replace(
-        random_style(rng), bays=3, bay=3.0, storeys=1, storey=4.2, ground=4.2, wall="ashlar",
+        random_style(rng), bays=3, bay=float(rng.uniform(2.7, 3.3)), storeys=1, storey=4.2, ground=4.2, wall="ashlar",
         shape="arch", window=(1.1, 2.5), ground_floor="plain", shutters=False, ornament="",
     )  # fmt: skip
     front = paint_facade(style, rng, DENSITY)
@@ -143,7 +143,7 @@ def church(rng: np.random.Generator, text: str) -> list[Building]:
 def temple(rng: np.random.Generator, text: str) -> list[Building]:
     """A portico of columns with a carved pediment."""
     style = replace(
-        random_style(rng), bays=5, bay=2.5, storeys=1, storey=3.4, ground=4.2, wall="ashlar",
+        random_style(rng), bays=5, bay=float(rng.uniform(2.2, 2.8)), storeys=1, storey=3.4, ground=4.2, wall="ashlar",
         ground_floor="doors", ornament="panels", shutters=False,
     )  # fmt: skip
     building = house(rng, style, paint_facade(style, rng, DENSITY), roof="flat")
@@ -220,13 +220,16 @@ def cinema(rng: np.random.Generator, text: str) -> list[Building]:
 
 def gate(rng: np.random.Generator, text: str) -> list[Building]:
     """A city gate: an arched passage between two stout towers with battlements."""
+    wall = str(rng.choice(["rubble", "ashlar", "brick"]))
     style = replace(
-        random_style(rng), bays=2, bay=2.6, storeys=1, storey=3.4, ground=5.2, wall="rubble",
-        base="rubble", shape="arch", ground_floor="plain", shutters=False, ornament="",
+        random_style(rng), bays=2, bay=float(rng.uniform(2.3, 3.0)), storeys=1,
+        storey=float(rng.uniform(2.9, 4.4)), ground=float(rng.uniform(4.9, 5.9)),
+        wall=wall, base=wall, shape=str(rng.choice(["arch", "flat"])), ground_floor="plain", shutters=False, ornament="",
     )  # fmt: skip
     style = replace(style, base_colour=style.wall_colour)
     front = paint_facade(style, rng, DENSITY)
-    paint_arch(front, style, style.width / 2, style.height, 3.4, 4.6)
+    passage = float(rng.uniform(2.6, 3.8)), float(rng.uniform(4.0, 4.8))
+    paint_arch(front, style, style.width / 2, style.height, *passage)
     shield = artwork(rng, 1.1, 1.3, DENSITY)
     front.rectangle(style.width / 2 - 0.65, 0.8, 1.3, 1.5, style.trim)
     front.paste(shield, style.width / 2 - 0.55, 0.9, 1.1, 1.3)
@@ -235,7 +238,8 @@ def gate(rng: np.random.Generator, text: str) -> list[Building]:
     for x in np.arange(0.0, style.width - 0.4, 1.05):
         top = style.height
         middle.details.append(box((x, top, 0), (x + 0.6, top + 0.8, 0.6), stone, stone))
-    towers = [tower(rng, style, 3.2, style.height + 2.0, False) for _ in range(2)]
+    width, height = float(rng.uniform(2.7, 4.0)), style.height + float(rng.uniform(1.0, 3.5))
+    towers = [tower(rng, style, width, height, False) for _ in range(2)]
     return [towers[0], middle, towers[1]]
 
 

@@ -102,15 +102,11 @@ class Surface:
     @property
     def centre(self) -> np.ndarray:
         """(3,) float64 world position of the middle."""
-        return self.origin + (self.across + self.down) / 2
+        return np.asarray(self.origin + (self.across + self.down) / 2)
 
     def corners(self) -> np.ndarray:
         """(K, 3) float64 world positions of the outline."""
-        return (
-            self.origin
-            + self.outline[:, :1] * self.across[None]
-            + self.outline[:, 1:] * self.down[None]
-        )
+        return np.asarray(self.origin + self.outline @ np.stack([self.across, self.down]))
 
     def faces(self, camera: Camera) -> bool:
         """Whether the painted side is turned to the camera."""

@@ -1,0 +1,109 @@
+"""Fitting the probability `same` to labelled photos that the network was not trained on.
+
+Each photo queries all others.  The pairs that enter the fit are those a search would verify: the
+nearest by global descriptor, right and wrong.  That is the population that `same` is asked about;
+random pairs would be too easy and make it overconfident.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from opendelg.collection import Collection
+from opendelg.features import ImageFeatures
+from opendelg.same import SameModel, fit_same
+from opendelg.verification import VerificationSettings, verify_many
+from opendelg.weights import read_weights, write_weights
+
+CANDIDATES = 20  # nearest neighbours of a photo that enter the fit
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """What search found out about pairs, and the truth."""
+
+    similarities: np.ndarray  # (P,) float32
+    num_inliers: np.ndarray  # (P,) int64
+    spreads: np.ndarray  # (P,) float64
+    is_same: np.ndarray  # (P,) bool
+    query_ids: np.ndarray  # (P,) int64
+
+
+def labelled_pairs(
+    collection: Collection,
+    label_of: Callable[[Path], str | None],
+    candidates: int = CANDIDATES,
+    settings: VerificationSettings | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> LabelledPairs:
+    """Verify each labelled image against its nearest neighbours.
+
+    Args:
+        collection: Labelled images, and others that show nothing of them.
+        label_of: Label of a path; None is unlabelled, which never queries and is never right.
+        candidates: Neighbours of each image.
+        settings: Of the verification.
+        progress: Called with the id of each image that is done.
+    """
+    ids, descriptors = collection.global_descriptors()
+    images = collection.images(ids)
+    labels = [label_of(image.path) for image in images]
+    rows: list[tuple[float, int, float, bool, int]] = []
+    for row, label in enumerate(labels):
+        if label is None:
+            continue
+        similarities = descriptors @ descriptors[row]
+        similarities[row] = -np.inf
+        nearest = np.argsort(-similarities, kind="stable")[:candidates]
+        query, *locals_ = collection.local_features(ids[[row, *nearest]])
+        features = ImageFeatures(images[row].size, descriptors[row], query)
+        sizes = [images[other].size for other in nearest]
+        found = verify_many(features.local, locals_, features.size, sizes, settings)
+        rows += [
+            (similarities[other], one.num_inliers, one.spread, labels[other] == label, ids[row])
+            for other, one in zip(nearest, found, strict=True)
+        ]
+        if progress is not None:
+            progress(int(ids[row]))
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return LabelledPairs(*columns)
+
+
+def fit_pairs(pairs: LabelledPairs) -> SameModel:
+    """The logistic model of labelled pairs."""
+    return fit_same(pairs.similarities, pairs.num_inliers, pairs.spreads, pairs.is_same)
+
+
+def store_same(path: Path, same: SameModel) -> None:
+    """Write a weights file again with another probability model."""
+    weights = read_weights(path)
+    write_weights(
+        path,
+        weights.name,
+        weights.state,
+        weights.model,
+        weights.score_threshold,
+        same,
+        weights.training,
+    )
+
+
+def log_loss(same: SameModel, pairs: LabelledPairs) -> float:
+    """Mean negative log-likelihood of the pairs, in nats."""
+    probability = same.probability(pairs.similarities, pairs.num_inliers, pairs.spreads)
+    right = np.where(pairs.is_same, probability, 1 - probability)
+    return float(-np.log(np.maximum(right, 1e-12)).mean())
+
+
+def split_by_query(pairs: LabelledPairs, num_folds: int) -> list[LabelledPairs]:
+    """Split so that all pairs of a query fall into one part."""
+    fold = pairs.query_ids % num_folds
+    return [_take(pairs, fold == number) for number in range(num_folds)]
+
+
+def _take(pairs: LabelledPairs, rows: np.ndarray) -> LabelledPairs:
+    return replace(
+        pairs, **{name: getattr(pairs, name)[rows] for name in pairs.__dataclass_fields__}
+    )

@@ -1,0 +1,138 @@
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opendelg.collection import Collection, FileStat, Recipe
+from opendelg.extraction import ExtractionConfig, Extractor
+from opendelg.features import ImageFeatures
+from opendelg.image import DecodedImage, read_image
+from opendelg.indexing import index_photos, plan_indexing
+from opendelg.runtime import Runtime
+from opendelg.search import Candidate, Searcher, SearchConfig, rerank
+from opendelg.verification import Verification
+from opendelg.weights import Weights
+from tests.conftest import draw_image
+
+CONFIG = ExtractionConfig(scales=(0.5, 1.0), global_scales=(1.0,), max_keypoints=200)
+
+
+def candidate(image_id: int, similarity: float, num_inliers: int | None) -> Candidate:
+    if num_inliers is None:
+        return Candidate(image_id, similarity, None, None)
+    matches = np.zeros((num_inliers, 2), np.int64)
+    found = Verification(matches, np.ones(num_inliers, bool), None, 0.0)
+    return Candidate(image_id, similarity, found, 0.5)
+
+
+def test_inliers_rank_before_similarity() -> None:
+    ranked = rerank([candidate(1, 0.9, 3), candidate(2, 0.1, 40)])
+    assert [found.id for found in ranked] == [2, 1]
+
+
+def test_ties_go_by_similarity_then_id() -> None:
+    ranked = rerank([candidate(3, 0.5, 7), candidate(1, 0.5, 7), candidate(2, 0.6, 7)])
+    assert [found.id for found in ranked] == [2, 1, 3]
+
+
+@pytest.fixture
+def extractor(tiny_weights: Weights, tiny_runtime: Runtime) -> Extractor:
+    return Extractor(tiny_weights, CONFIG, tiny_runtime)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six drawn photos; the last is a crop of the first."""
+    for number in range(5):
+        Image.fromarray(draw_image((320, 240), number).pixels).save(tmp_path / f"{number}.png")
+    crop = draw_image((320, 240), 0).pixels[32:, 64:]
+    Image.fromarray(crop).save(tmp_path / "crop.png")
+    return tmp_path
+
+
+@pytest.fixture
+def collection(photos: Path, extractor: Extractor, tiny_weights: Weights) -> Collection:
+    recipe = Recipe("tiny", tiny_weights.sha256, {}, {})
+    made = Collection.create(photos / "c", recipe, "float16")
+    index_photos(made, extractor, plan_indexing(made, [photos]))
+    return made
+
+
+def names(response: SimpleNamespace) -> list[str]:
+    return [result.image.path.name for result in response.results]
+
+
+def test_a_photo_finds_itself_first(
+    collection: Collection, extractor: Extractor, photos: Path
+) -> None:
+    response = Searcher(collection, extractor).search(read_image(photos / "3.png"))
+    assert names(response)[0] == "3.png"
+    assert response.results[0].candidate.similarity == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_crop_is_found_with_its_place(
+    collection: Collection, extractor: Extractor, photos: Path
+) -> None:
+    response = Searcher(collection, extractor).search(read_image(photos / "crop.png"))
+    whole = response.results[names(response).index("0.png")]
+    assert whole.candidate.verification is not None
+    transform = whole.candidate.verification.database_from_query
+    assert transform is not None
+    np.testing.assert_allclose(transform, [[1, 0, 64], [0, 1, 32]], atol=8)
+
+
+def test_a_stored_image_is_left_out_of_its_own_results(
+    collection: Collection, extractor: Extractor
+) -> None:
+    response = Searcher(collection, extractor).search_stored(2)
+    assert 2 not in [result.image.id for result in response.results]
+    assert len(response.results) == 5
+
+
+def test_without_reranking_results_go_by_similarity(
+    collection: Collection, extractor: Extractor, photos: Path
+) -> None:
+    searcher = Searcher(collection, extractor, SearchConfig(top=4, rerank=0))
+    response = searcher.search(read_image(photos / "0.png"))
+    similarities = [result.candidate.similarity for result in response.results]
+    assert similarities == sorted(similarities, reverse=True)
+    assert [result.candidate.same for result in response.results] == [None] * 4
+
+
+def test_what_was_not_verified_follows_what_was(
+    collection: Collection, extractor: Extractor, photos: Path
+) -> None:
+    searcher = Searcher(collection, extractor, SearchConfig(top=6, rerank=2))
+    response = searcher.search(read_image(photos / "0.png"))
+    verified = [result.candidate.verification is not None for result in response.results]
+    assert verified == [True] * 2 + [False] * 4
+
+
+def test_a_box_searches_that_part(
+    collection: Collection, extractor: Extractor, photos: Path, drawn: Callable[..., DecodedImage]
+) -> None:
+    response = Searcher(collection, extractor).search(drawn((320, 240), 0), (64, 32, 320, 240))
+    assert response.query.local.keypoints.min(axis=0).tolist() == [64, 32]
+    assert set(names(response)[:2]) == {"0.png", "crop.png"}
+
+
+def test_an_empty_collection_answers_with_nothing(
+    extractor: Extractor, tmp_path: Path, drawn: Callable[..., DecodedImage]
+) -> None:
+    with Collection.create(tmp_path / "c", Recipe("tiny", "0", {}, {})) as empty:
+        assert Searcher(empty, extractor).search(drawn((96, 64))).results == ()
+
+
+def test_searching_sees_what_another_connection_adds(
+    collection: Collection, extractor: Extractor, photos: Path
+) -> None:
+    query = extractor.extract(read_image(photos / "0.png"))
+    with Collection.open(photos / "c", read_only=True) as reader:
+        searcher = Searcher(reader, extractor)
+        before = len(searcher.search_features(query).results)
+        added = ImageFeatures((320, 240), query.global_descriptor, query.local)
+        collection.add(photos / "new.png", photos, FileStat(1, 1, "0"), added)
+        assert len(searcher.search_features(query).results) == before + 1

@@ -1,0 +1,267 @@
+import csv
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import TINY, draw_image
+from PIL import Image
+
+pytest.importorskip("lightning", reason="training needs the extra 'train'")
+
+from opendelg.errors import OpenDelgError
+from opendelg.model import Delg, ModelConfig
+from opendelg.model.resnet import LAYOUTS, ResNet
+from opendelg.training import run as run_file
+from opendelg.training.config import OptimiserConfig, TrainingConfig
+from opendelg.training.data import DataConfig, PhotoFolder
+from opendelg.training.distillation import DistillationConfig
+from opendelg.training.losses import LossConfig
+from opendelg.training.module import DelgTraining
+from opendelg.training.teacher import Teacher
+from opendelg.weights import read_weights
+
+# What Lightning says of runs as small as these.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
+    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    """Leave the allocator and the random state of the other tests alone."""
+    monkeypatch.setattr(run_file, "keep_freed_memory", lambda: None)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    with torch.random.fork_rng():
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three classes of four photos."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        path = folder / f"class{number % 3}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_image((48, 40), number % 3).pixels).save(path)
+    return folder
+
+
+@pytest.fixture
+def config(photos, tmp_path):
+    return TrainingConfig(
+        name="tiny",
+        output=str(tmp_path / "run"),
+        model=TINY,
+        data=DataConfig((PhotoFolder(str(photos)),), image_size=32),
+        optimiser=OptimiserConfig(kind="adamw", learning_rate=0.01),
+        steps=4,
+        batch_size=4,
+        num_workers=0,
+        precision="32-true",
+        checkpoint_every=2,
+    )
+
+
+@pytest.fixture
+def steps_taken(monkeypatch):
+    """A list that grows by the loss of every step."""
+    taken = []
+    step = DelgTraining.training_step
+
+    def recorded(self, batch, batch_index):
+        taken.append(step(self, batch, batch_index))
+        return taken[-1]
+
+    monkeypatch.setattr(DelgTraining, "training_step", recorded)
+    return taken
+
+
+def saved_step(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
+
+
+def test_a_run_writes_weights_that_load(config, tmp_path):
+    path = run_file.train(config)
+    weights = read_weights(path)
+    assert path == tmp_path / "run" / "tiny.safetensors"
+    assert ModelConfig(**{k: _tuple(v) for k, v in weights.model.items()}) == TINY
+    network = Delg(TINY)
+    wanted = {name for name in network.state_dict() if "num_batches" not in name}
+    assert set(weights.state) == wanted
+    assert (weights.training["photos"], weights.training["classes"]) == (12, 3)
+    assert weights.training["settings"]["steps"] == 4
+
+
+def _tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def test_weights_differ_from_the_first_ones_and_the_threshold_is_an_attention(config):
+    weights = read_weights(run_file.train(config))
+    torch.manual_seed(config.seed)
+    first = Delg(TINY).state_dict()["backbone.conv1.weight"].numpy()
+    assert not np.allclose(weights.state["backbone.conv1.weight"], first, atol=1e-3)
+    assert 0 < weights.score_threshold < 10
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_loss_falls(config, steps_taken, precision):
+    run_file.train(replace(config, steps=40, checkpoint_every=100, precision=precision))
+    losses = [loss.item() for loss in steps_taken]
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+
+
+def test_the_same_seed_gives_the_same_weights(config, tmp_path):
+    first = read_weights(run_file.train(config))
+    other = read_weights(run_file.train(replace(config, output=str(tmp_path / "other"))))
+    assert all(np.array_equal(array, other.state[name]) for name, array in first.state.items())
+
+
+def test_a_run_resumes_from_its_last_checkpoint(config, tmp_path, steps_taken):
+    run_file.train(config)
+    assert (len(steps_taken), saved_step(tmp_path / "run")) == (4, 4)
+    run_file.train(replace(config, steps=10))
+    assert (len(steps_taken), saved_step(tmp_path / "run")) == (10, 10)
+
+
+def test_a_resumed_run_starts_from_the_saved_weights(config, monkeypatch):
+    run_file.train(config)
+    saved = torch.load(f"{config.output}/last.ckpt", weights_only=True)["state_dict"]
+    starts = []
+    monkeypatch.setattr(
+        DelgTraining,
+        "on_train_batch_start",
+        lambda self, *_: starts.append({k: v.clone() for k, v in self.state_dict().items()}),
+    )
+    run_file.train(replace(config, steps=6))
+    assert all(torch.equal(starts[0][name], tensor) for name, tensor in saved.items())
+
+
+def test_a_resumed_run_draws_other_views_and_light(config, monkeypatch):
+    batches, seeds = [], []
+
+    def recorded(self, batch, *_):
+        batches.append(batch[0])
+        seeds.append(self._light.initial_seed())
+
+    monkeypatch.setattr(DelgTraining, "on_train_batch_start", recorded)
+    run_file.train(replace(config, seed=7))
+    run_file.train(replace(config, seed=7, steps=6))
+    assert seeds == [7] * 4 + [11] * 2
+    assert not torch.equal(batches[0], batches[4])
+
+
+def test_a_finished_run_only_writes_its_weights_again(config, steps_taken):
+    first = read_weights(run_file.train(config))
+    again = read_weights(run_file.train(config))
+    assert len(steps_taken) == 4
+    assert first.score_threshold == again.score_threshold
+    assert all(np.array_equal(array, again.state[name]) for name, array in first.state.items())
+
+
+def test_a_run_folder_that_moved_goes_on_with_one_checkpoint(config, tmp_path):
+    run_file.train(config)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    run_file.train(replace(config, output=str(tmp_path / "moved"), steps=6))
+    assert saved_step(tmp_path / "moved") == 6
+    assert [path.name for path in (tmp_path / "moved").glob("*.ckpt")] == ["last.ckpt"]
+
+
+def test_the_global_loss_starts_at_its_share_of_the_steps(config, tmp_path):
+    run_file.train(replace(config, steps=60, global_loss_from=0.5, checkpoint_every=100))
+    with (tmp_path / "run" / "log" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["24", "49"]
+    assert [bool(row["global"]) for row in rows] == [False, True]
+    assert all(row["reconstruction"] and row["attention"] for row in rows)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(config):
+    optimiser = replace(config.optimiser, learning_rate=1.0, warm_up_steps=4)
+    module = DelgTraining(replace(config, steps=10, optimiser=optimiser), 3)
+    rate = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    expected = [0.25, 0.5 * 0.9, 0.75 * 0.8, 0.7, 0.6, 0.1, 0.0]
+    assert [rate(step) for step in (0, 1, 2, 3, 4, 9, 10)] == pytest.approx(expected)
+
+
+def test_only_the_network_is_shipped(config):
+    module = DelgTraining(config, 3)
+    assert set(module.model_state()) == set(Delg(TINY).state_dict())
+
+
+@pytest.fixture
+def distilled(config, monkeypatch):
+    """A run in which a network of 8 channels teaches, and nothing else counts."""
+    torch.manual_seed(1)
+    resnet = ResNet(LAYOUTS["torchvision"], "basic", (1, 1, 1), (8, 8, 8), 8)
+    monkeypatch.setattr(run_file, "load_teacher", lambda path: Teacher(resnet, "torchvision"))
+    pooled = np.random.default_rng(0).normal(size=(12, 20)).astype(np.float32)
+    monkeypatch.setattr(run_file, "cached_pooled_descriptors", lambda *_: pooled)
+    losses = LossConfig(global_weight=0.0, reconstruction_weight=0.0, attention_weight=0.0)
+    return replace(config, loss=losses, steps=40, checkpoint_every=100)
+
+
+@pytest.mark.parametrize("kind", ["hint_teacher", "descriptor_teacher"])
+def test_a_student_comes_closer_to_its_teacher(distilled, steps_taken, kind):
+    teachers = DistillationConfig(**{kind: "teacher.npz"})
+    run_file.train(replace(distilled, distillation=teachers))
+    losses = [loss.item() for loss in steps_taken]
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+def test_no_tensor_of_a_teacher_is_saved(distilled, tmp_path):
+    teachers = DistillationConfig(hint_teacher="a.npz", descriptor_teacher="b.npz")
+    run_file.train(replace(distilled, distillation=teachers, steps=2))
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
+    module = DelgTraining(distilled, 3)
+    assert set(saved) == set(module.state_dict())
+
+
+def test_fewer_teacher_dimensions_than_the_model_has_are_an_error(distilled):
+    teachers = DistillationConfig(descriptor_teacher="b.npz")
+    model = replace(TINY, num_global_dimensions=21)
+    with pytest.raises(OpenDelgError, match="num_global_dimensions must be at most .* 20, got 21"):
+        run_file.train(replace(distilled, distillation=teachers, model=model))
+
+
+def test_fewer_photos_than_a_batch_are_an_error(config):
+    with pytest.raises(OpenDelgError, match="photos must fill a batch of 13, got 12"):
+        run_file.train(replace(config, batch_size=13))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be positive and batch_size at least 2, got 0 and 32"),
+        ({"batch_size": 1}, "steps must be positive and batch_size at least 2"),
+        ({"global_loss_from": 1.5}, r"global_loss_from must be in \[0, 1\], got 1.5"),
+        ({"num_workers": -1}, "num_workers must not be negative, got -1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be positive, got 0"),
+        ({"name": "a/b"}, "name must be a file name without folders, got 'a/b'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be positive, got nan"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"warm_up_steps": -1}, "must not be negative"),
+    ],
+)
+def test_optimiser_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        OptimiserConfig(**changes)
