@@ -15,7 +15,7 @@ LEVELS = {
     0: ["settings", "geometry", "image", "features", "errors"],
     1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same"],
     2: ["collection", "runtime", "weights", "feature_files"],
-    3: ["extraction", "indexing", "search"],
+    3: ["extraction", "recipes", "indexing", "search"],
     4: ["training", "evaluation", "demo"],
     5: ["server"],
     6: ["cli", "__main__"],

@@ -12,7 +12,7 @@ from opendelg.features import ImageFeatures
 from opendelg.image import DecodedImage, read_image
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.runtime import Runtime
-from opendelg.search import Candidate, Searcher, SearchConfig, rerank
+from opendelg.search import Candidate, SearchConfig, Searcher, rerank
 from opendelg.verification import Verification
 from opendelg.weights import Weights
 from tests.conftest import draw_image

@@ -64,13 +64,13 @@ def test_classes_of_the_same_name_in_two_folders_differ(root):
 
 
 def test_an_absent_folder_is_an_error(root):
-    with pytest.raises(OpenDelgError, match="data folder must be a directory, got .*nowhere"):
+    with pytest.raises(OpenDelgError, match=r"data folder must be a directory, got .*nowhere"):
         list_photos([PhotoFolder("nowhere")], root)
 
 
 def test_a_folder_without_photos_is_an_error(root):
     (root / "empty").mkdir()
-    with pytest.raises(OpenDelgError, match="data folder must hold photos, got none in .*empty"):
+    with pytest.raises(OpenDelgError, match=r"data folder must hold photos, got none in .*empty"):
         list_photos([PhotoFolder("empty")], root)
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.conftest import TINY, draw_image
 from PIL import Image
+
+from tests.conftest import TINY, draw_image
 
 pytest.importorskip("lightning", reason="training needs the extra 'train'")
 
@@ -25,9 +26,7 @@ from opendelg.weights import read_weights
 
 # What Lightning says of runs as small as these.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
     pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
@@ -203,7 +202,9 @@ def distilled(config, monkeypatch):
     torch.manual_seed(1)
     resnet = ResNet(LAYOUTS["torchvision"], "basic", (1, 1, 1), (8, 8, 8), 8)
     monkeypatch.setattr(run_file, "load_teacher", lambda path: Teacher(resnet, "torchvision"))
-    pooled = np.random.default_rng(0).normal(size=(12, 20)).astype(np.float32)
+    random = np.random.default_rng(0)
+    # Photos are listed class by class.
+    pooled = np.repeat(random.normal(size=(3, 20)), 4, axis=0) + random.normal(size=(12, 20)) / 10
     monkeypatch.setattr(run_file, "cached_pooled_descriptors", lambda *_: pooled)
     losses = LossConfig(global_weight=0.0, reconstruction_weight=0.0, attention_weight=0.0)
     return replace(config, loss=losses, steps=40, checkpoint_every=100)
@@ -228,7 +229,7 @@ def test_no_tensor_of_a_teacher_is_saved(distilled, tmp_path):
 def test_fewer_teacher_dimensions_than_the_model_has_are_an_error(distilled):
     teachers = DistillationConfig(descriptor_teacher="b.npz")
     model = replace(TINY, num_global_dimensions=21)
-    with pytest.raises(OpenDelgError, match="num_global_dimensions must be at most .* 20, got 21"):
+    with pytest.raises(OpenDelgError, match=r"num_global_dimensions must be at most .* 20, got 21"):
         run_file.train(replace(distilled, distillation=teachers, model=model))
 
 

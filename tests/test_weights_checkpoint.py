@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.conftest import TINY
 from safetensors.numpy import load_file, save_file
 
 from opendelg.errors import WeightsError
@@ -12,6 +11,7 @@ from opendelg.model import Delg
 from opendelg.same import SameModel
 from opendelg.settings import settings_as_dict
 from opendelg.weights import PUBLISHED, load_weights, read_weights, write_weights
+from tests.conftest import TINY
 
 STATE = {
     "conv.weight": np.array([[0.1, -2.5]], np.float32),
@@ -97,14 +97,14 @@ def test_a_threshold_that_is_not_finite_is_not_written(tmp_path):
 
 
 def test_an_absent_file_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="weights must be a file, got .*none"):
+    with pytest.raises(FileNotFoundError, match=r"weights must be a file, got .*none"):
         read_weights(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("data", [b"", b"no tensors", b"\xff" * 100], ids=["empty", "text", "ff"])
 def test_a_file_of_another_kind_is_refused(tmp_path, data):
     (tmp_path / "x.safetensors").write_bytes(data)
-    with pytest.raises(WeightsError, match="weights must be a safetensors file, got .*x.safe"):
+    with pytest.raises(WeightsError, match=r"weights must be a safetensors file, got .*x.safe"):
         read_weights(tmp_path / "x.safetensors")
 
 
@@ -130,7 +130,7 @@ def test_a_cut_off_file_is_refused(path):
 def test_a_foreign_header_is_refused(tmp_path, header):
     metadata = {} if header is None else {"opendelg": header}
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "x.safetensors", metadata=metadata)
-    with pytest.raises(WeightsError, match="weights must have an opendelg header, got .*x.safe"):
+    with pytest.raises(WeightsError, match=r"weights must have an opendelg header, got .*x.safe"):
         read_weights(tmp_path / "x.safetensors")
 
 
@@ -138,7 +138,9 @@ def test_a_newer_version_is_refused(tmp_path):
     header = json.dumps(HEADER | {"version": 2, "training": {}})
     path = tmp_path / "new.safetensors"
     save_file({"a": np.zeros(1, np.float32)}, path, metadata={"opendelg": header})
-    with pytest.raises(WeightsError, match="version must be at most 1, got 2 in .*update opendelg"):
+    with pytest.raises(
+        WeightsError, match=r"version must be at most 1, got 2 in .*update opendelg"
+    ):
         read_weights(path)
 
 

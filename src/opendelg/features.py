@@ -33,7 +33,7 @@ class LocalFeatures:
         )
 
     def take(self, rows: np.ndarray) -> "LocalFeatures":
-        """The features at ``rows``, a slice, (K,) int positions or (N,) bool mask, in that order."""
+        """The features at ``rows``, a slice, (K,) positions or (N,) bool mask, in that order."""
         return LocalFeatures(
             self.keypoints[rows], self.descriptors[rows], self.scores[rows], self.scales[rows]
         )

@@ -67,8 +67,9 @@ def _reject_unknown(kind: type[Any], values: Mapping[str, Any], where: str) -> N
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(names)}"
             raise FormatError(f"setting must be a known name, got {name!r} in {where}; {hint}")
         nested = _dataclass_in(known[name])
-        items = value if isinstance(value, list | tuple) else [value]
-        for item in items if nested is not None else []:
+        if nested is None:
+            continue
+        for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, Mapping):
                 _reject_unknown(nested, item, f"{where}, {name}")
 

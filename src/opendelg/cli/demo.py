@@ -14,8 +14,8 @@ from opendelg.cli.opening import (
     ProfileOption,
     ThreadsOption,
     open_extractor,
+    open_or_create,
     print_json,
-    recipe_of,
     shown,
 )
 from opendelg.cli.progress import progress
@@ -47,23 +47,13 @@ def demo(
     delg demo
     delg demo ~/Photos --out /tmp/demo
     """
-    from opendelg.collection import Collection
     from opendelg.indexing import index_photos, plan_indexing
-    from opendelg.search import Searcher, SearchConfig
-    from opendelg.weights import DEFAULT_MODEL
+    from opendelg.search import SearchConfig, Searcher
 
     started = time.monotonic()
     extractor = open_extractor(model, profile, device, threads)
     source, queries = (photos, []) if photos is not None else _town(out / "town")
-    recipe = recipe_of(extractor.weights, extractor.config, model or DEFAULT_MODEL)
-    folder = out / "photos.delg"
-    opened = (
-        Collection.open(folder)
-        if Collection.exists(folder)
-        else Collection.create(folder, recipe, extractor.config.precision)
-    )
-    with opened:
-        opened.require_recipe(recipe)
+    with open_or_create(out / "photos.delg", extractor) as opened:
         plan = plan_indexing(opened, [source])
         with progress("indexing", len(plan.new) + len(plan.changed)) as advance:
             report = index_photos(opened, extractor, plan, update=True, progress=advance)

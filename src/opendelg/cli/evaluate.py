@@ -13,15 +13,13 @@ from opendelg.cli.opening import (
     ProfileOption,
     ThreadsOption,
     open_extractor,
+    open_or_create,
     print_json,
-    recipe_of,
 )
 from opendelg.cli.progress import progress
 
 if TYPE_CHECKING:
-    from opendelg.collection import Collection
     from opendelg.evaluation.groups import GroupsScores
-    from opendelg.extraction import Extractor
 
 evaluate = typer.Typer(help="Measure retrieval under a protocol.", no_args_is_help=True)
 
@@ -62,7 +60,7 @@ def groups(
     extractor = open_extractor(model, profile, device, threads)
     with (
         tempfile.TemporaryDirectory(prefix="delg-") as folder,
-        _open(collection or Path(folder), extractor, model) as opened,
+        open_or_create(collection or Path(folder), extractor) as opened,
     ):
         with progress("extracting", len(dataset.names) - len(opened)) as advance:
             index_groups(dataset, opened, extractor, advance)
@@ -74,22 +72,6 @@ def groups(
         print_json(scores.as_dict())
     else:
         _print(scores)
-
-
-def _open(folder: Path, extractor: "Extractor", model: str | None) -> "Collection":
-    from opendelg.collection import Collection
-    from opendelg.weights import DEFAULT_MODEL
-
-    recipe = recipe_of(extractor.weights, extractor.config, model or DEFAULT_MODEL)
-    if not Collection.exists(folder):
-        return Collection.create(folder, recipe, extractor.config.precision)
-    collection = Collection.open(folder)
-    try:
-        collection.require_recipe(recipe)
-    except BaseException:
-        collection.close()
-        raise
-    return collection
 
 
 def _print(scores: "GroupsScores") -> None:

@@ -14,7 +14,6 @@ from opendelg.cli.opening import (
     ThreadsOption,
     open_extractor,
     print_json,
-    recipe_of,
     shown,
 )
 from opendelg.cli.progress import progress
@@ -43,10 +42,10 @@ def extract(
     from opendelg.extraction import extract_stream
     from opendelg.feature_files import feature_path, has_recipe, write_npz
     from opendelg.image import find_images
-    from opendelg.weights import DEFAULT_MODEL
+    from opendelg.recipes import recipe_of
 
     extractor = open_extractor(model, profile, device, threads)
-    recipe = recipe_of(extractor.weights, extractor.config, model or DEFAULT_MODEL).to_json()
+    recipe = recipe_of(extractor).to_json()
     found = find_images(images)
     targets = {image: feature_path(image, images, out) for image in found}
     work = [image for image in found if not has_recipe(targets[image], recipe)]

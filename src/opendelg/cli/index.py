@@ -14,10 +14,9 @@ from opendelg.cli.opening import (
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    extractor_of,
     open_extractor,
+    open_or_create,
     print_json,
-    recipe_of,
     shown,
 )
 from opendelg.cli.progress import progress
@@ -81,18 +80,17 @@ def _open(
 ) -> tuple["Collection", "Extractor"]:
     """Open or make the collection, with the extractor that it is made by."""
     from opendelg.collection import Collection
-    from opendelg.weights import DEFAULT_MODEL
+    from opendelg.recipes import extractor_for
 
-    if Collection.exists(folder):
-        collection = Collection.open(folder)
-        try:
-            return collection, extractor_of(collection, device, threads, model, profile)
-        except BaseException:
-            collection.close()
-            raise
-    extractor = open_extractor(model, profile, device, threads)
-    recipe = recipe_of(extractor.weights, extractor.config, model or DEFAULT_MODEL)
-    return Collection.create(folder, recipe, extractor.config.precision), extractor
+    if not Collection.exists(folder):
+        extractor = open_extractor(model, profile, device, threads)
+        return open_or_create(folder, extractor), extractor
+    collection = Collection.open(folder)
+    try:
+        return collection, extractor_for(collection, device, threads, model, profile)
+    except BaseException:
+        collection.close()
+        raise
 
 
 def _print(

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from opendelg.collection import Collection, Recipe
-    from opendelg.extraction import ExtractionConfig, Extractor
-    from opendelg.weights import Weights
+    from opendelg.collection import Collection
+    from opendelg.extraction import Extractor
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -52,65 +51,28 @@ def open_extractor(
 ) -> "Extractor":
     """An extractor by names; None is the default."""
     from opendelg.extraction import profile
-    from opendelg.weights import DEFAULT_MODEL, load_weights
+    from opendelg.recipes import DEFAULT_PROFILE, make_extractor
+    from opendelg.weights import DEFAULT_MODEL
 
-    return make_extractor(
-        load_weights(model or DEFAULT_MODEL), profile(profile_name or "balanced"), device, threads
-    )
-
-
-def make_extractor(
-    weights: "Weights", config: "ExtractionConfig", device: Device, threads: int | None
-) -> "Extractor":
-    """An extractor of known parts."""
-    from opendelg.extraction import Extractor
-    from opendelg.runtime import choose_runtime
-
-    return Extractor(weights, config, choose_runtime(weights, device, threads))
+    config = profile(profile_name or DEFAULT_PROFILE)
+    return make_extractor(model or DEFAULT_MODEL, config, device, threads)
 
 
-def extractor_of(
-    collection: "Collection",
-    device: Device,
-    threads: int | None,
-    model: str | None = None,
-    profile_name: str | None = None,
-) -> "Extractor":
-    """The extractor that made a collection.
+def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
+    """The collection in `folder`, a new one if there is none, made by the extractor or refused."""
+    from opendelg.collection import Collection
+    from opendelg.recipes import recipe_of
 
-    Args:
-        collection: Names the weights and settings.
-        device: Where the network runs.
-        threads: CPU threads.
-        model: Where the weights are now, if not where they were.
-        profile_name: A profile that must be the collection's.
-
-    Raises:
-        FormatError: If the weights or the profile are not the collection's.
-    """
-    from opendelg.extraction import ExtractionConfig, profile
-    from opendelg.settings import read_settings
-    from opendelg.weights import load_weights
-
-    recipe = collection.recipe
-    weights = load_weights(model or recipe.weights_name)
-    config = (
-        read_settings(ExtractionConfig, recipe.extraction, str(collection.folder))
-        if profile_name is None
-        else profile(profile_name)
-    )
-    collection.require_recipe(recipe_of(weights, config, model or recipe.weights_name))
-    return make_extractor(weights, config, device, threads)
-
-
-def recipe_of(weights: "Weights", config: "ExtractionConfig", name: str) -> "Recipe":
-    """What a collection keeps of its extractor; a file goes by its absolute path."""
-    from opendelg.collection import Recipe
-    from opendelg.settings import settings_as_dict
-    from opendelg.weights import PUBLISHED
-
-    known_as = name if name in PUBLISHED else str(Path(name).expanduser().absolute())
-    return Recipe(known_as, weights.sha256, settings_as_dict(config), weights.model)
+    recipe = recipe_of(extractor)
+    if not Collection.exists(folder):
+        return Collection.create(folder, recipe, extractor.config.precision)
+    collection = Collection.open(folder)
+    try:
+        collection.require_recipe(recipe)
+    except BaseException:
+        collection.close()
+        raise
+    return collection
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from opendelg.cli.opening import (
     JsonOption,
     ModelOption,
     ThreadsOption,
-    extractor_of,
     parse_box,
     print_json,
     shown,
@@ -53,11 +52,12 @@ def search(
     delg search photos.delg id:17 --top 5 --json
     """
     from opendelg.collection import Collection
-    from opendelg.search import Searcher, SearchConfig
+    from opendelg.recipes import extractor_for
+    from opendelg.search import SearchConfig, Searcher
 
     corners = parse_box(box)
     with Collection.open(collection, read_only=True) as opened:
-        extractor = extractor_of(opened, device, threads, model)
+        extractor = extractor_for(opened, device, threads, model)
         searcher = Searcher(opened, extractor, SearchConfig(top, rerank))
         path, image_id, response = _search(searcher, query, corners)
         if html is not None:

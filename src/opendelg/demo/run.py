@@ -18,7 +18,7 @@ RESULTS_SHOWN = 5  # with a PNG each
 
 @dataclass(frozen=True)
 class DemoQuery:
-    """A photo to search with; with an id it is in the collection, and is left out of its results."""
+    """A photo to search with; an id says it is in the collection: its results leave it out."""
 
     path: Path
     image_id: int | None = None

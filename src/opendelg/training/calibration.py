@@ -5,6 +5,8 @@ nearest by global descriptor, right and wrong.  That is the population that `sam
 random pairs would be too easy and make it overconfident.
 """
 
+import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from opendelg.collection import Collection
+from opendelg.errors import OpenDelgError
 from opendelg.features import ImageFeatures
+from opendelg.image import find_images
+from opendelg.indexing import index_photos, plan_indexing
+from opendelg.recipes import make_extractor, recipe_of
 from opendelg.same import SameModel, fit_same
+from opendelg.search import settings_for
+from opendelg.training.config import CalibrationConfig
 from opendelg.verification import VerificationSettings, verify_many
 from opendelg.weights import read_weights, write_weights
+
+logger = logging.getLogger(__name__)
 
 CANDIDATES = 20  # nearest neighbours of a photo that enter the fit
 
@@ -29,6 +39,44 @@ class LabelledPairs:
     spreads: np.ndarray  # (P,) float64
     is_same: np.ndarray  # (P,) bool
     query_ids: np.ndarray  # (P,) int64
+
+    def __len__(self) -> int:
+        return len(self.is_same)
+
+
+def calibrate(path: Path, config: CalibrationConfig, root: Path = Path()) -> SameModel:
+    """Fit `same` for a weights file under the default profile, and store it there.
+
+    Args:
+        path: Weights file; written again.
+        config: Labelled photos and distractors.
+        root: What relative folders refer to.
+
+    Raises:
+        OpenDelgError: If the photos hold no right or no wrong pair.
+    """
+    labelled = find_images([root / folder for folder in config.folders])
+    others = find_images([root / folder for folder in config.distractors])
+    others = others[:: max(1, -(-len(others) // config.max_distractors))]
+    labels = {photo: str(photo.parent) for photo in labelled}
+    extractor = make_extractor(str(path))
+    with tempfile.TemporaryDirectory(prefix="delg-") as folder:
+        made = Collection.create(Path(folder), recipe_of(extractor), extractor.config.precision)
+        with made as collection:
+            index_photos(collection, extractor, plan_indexing(collection, labelled + others))
+            names = {image.id: image.path for image in collection.images(collection.ids())}
+            known = {photo.resolve(): label for photo, label in labels.items()}
+            logger.info("verifying %d of %d photos", len(labelled), len(names))
+            settings = settings_for(extractor.config, VerificationSettings())
+            pairs = labelled_pairs(
+                collection, lambda photo: known.get(photo.resolve()), settings=settings
+            )
+    if not 0 < np.count_nonzero(pairs.is_same) < len(pairs.is_same):
+        raise OpenDelgError("calibration photos must give right and wrong pairs, got only one kind")
+    same = fit_pairs(pairs)
+    logger.info("same: %s, log loss %.3f on %d pairs", same, log_loss(same, pairs), len(pairs))
+    store_same(path, same)
+    return same
 
 
 def labelled_pairs(

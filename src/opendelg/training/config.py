@@ -34,11 +34,11 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """Photos on which the probability `same` is fitted after training."""
+    """Photos on which the probability `same` is fitted after training: none of those trained on."""
 
-    folders: tuple[str, ...] = ()  # each with a folder per class
+    folders: tuple[str, ...] = ()  # photos that show the same thing lie in one folder below these
     distractors: tuple[str, ...] = ()  # photos that show nothing of them
-    max_photos_per_folder: int = 150
+    max_distractors: int = 400
 
 
 @dataclass(frozen=True)

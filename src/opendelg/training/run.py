@@ -95,6 +95,11 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
             "settings": settings_as_dict(config),
         },
     )
+    if config.calibration is not None:
+        # Imported here: calibration needs faiss, which a machine that only trains can do without.
+        from opendelg.training.calibration import calibrate
+
+        calibrate(path, config.calibration, root)
     return path
 
 
