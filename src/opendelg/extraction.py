@@ -121,6 +121,12 @@ def profile(name: str) -> ExtractionConfig:
     return PROFILES[name]
 
 
+def profile_name(config: ExtractionConfig) -> str:
+    """The name of these settings, "custom" if they have none."""
+    names = [name for name, known in PROFILES.items() if known == config]
+    return names[0] if names else "custom"
+
+
 @dataclass(frozen=True)
 class PreparedImage:
     """An image or crop at the size that the pyramid starts from."""

@@ -97,18 +97,20 @@ def _write_evidence(
     searcher: "Searcher",
 ) -> None:
     from opendelg.evidence import png_name, write_page, write_png
+    from opendelg.extraction import profile_name
     from opendelg.search import query_side, result_evidence
 
     side = query_side(path, response.query)
     evidences = [result_evidence(result, response.query, side) for result in response.results]
     settings = {
         "Model": searcher.extractor.weights.name,
+        "Profile": profile_name(searcher.extractor.config),
         "Collection": f"{shown(collection.folder)}, {len(collection)} images",
         "Verified candidates": str(searcher.config.rerank),
     }
     write_page(side, box, evidences, folder, seconds=response.seconds, settings=settings)
     for evidence in evidences:
-        write_png(evidence, folder / png_name(evidence))
+        write_png(evidence, folder / png_name(evidence), query_box=box)
 
 
 def _print_json(

@@ -45,8 +45,16 @@ class DistillationConfig:
                 f"hint_weight and descriptor_weight must not be negative, "
                 f"got {self.hint_weight} and {self.descriptor_weight}"
             )
-        if self.photo_side < 32:
-            raise ValueError(f"photo_side must be at least 32, got {self.photo_side}")
+        if min(self.photo_side, self.hint_only_size) < 32:
+            raise ValueError(
+                f"photo_side and hint_only_size must be at least 32, "
+                f"got {self.photo_side} and {self.hint_only_size}"
+            )
+        if self.hint_only_steps < 0 or (self.hint_only_steps and not self.hint_teacher):
+            raise ValueError(
+                f"hint_only_steps must be 0 without a hint_teacher and never negative, "
+                f"got {self.hint_only_steps}"
+            )
 
 
 def hint_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

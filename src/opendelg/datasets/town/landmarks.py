@@ -88,9 +88,14 @@ def shop(rng: np.random.Generator, text: str) -> list[Building]:
 def hall(rng: np.random.Generator, text: str) -> list[Building]:
     """A wide public building with a gable, a clock and its name in large letters."""
     style = replace(
-        random_style(rng), bays=5, bay=float(rng.uniform(2.4, 2.9)), storeys=2, ornament="medallions", quoins=True,
+        random_style(rng),
+        bays=5,
+        bay=float(rng.uniform(2.4, 2.9)),
+        storeys=2,
+        ornament="medallions",
+        quoins=True,
         ground_floor=str(rng.choice(["arcade", "windows", "doors"])),
-    )  # fmt: skip
+    )
     front = paint_facade(style, rng, DENSITY)
     building = house(rng, style, front, roof="gable")
     dial = clock(rng, 1.9, DENSITY, (240, 236, 220))
@@ -120,9 +125,19 @@ def town_tower(rng: np.random.Generator, text: str) -> list[Building]:
 def church(rng: np.random.Generator, text: str) -> list[Building]:
     """A gabled front with a rose window, and a bell tower."""
     style = replace(
-        random_style(rng), bays=3, bay=float(rng.uniform(2.7, 3.3)), storeys=1, storey=4.2, ground=4.2, wall="ashlar",
-        shape="arch", window=(1.1, 2.5), ground_floor="plain", shutters=False, ornament="",
-    )  # fmt: skip
+        random_style(rng),
+        bays=3,
+        bay=float(rng.uniform(2.7, 3.3)),
+        storeys=1,
+        storey=4.2,
+        ground=4.2,
+        wall="ashlar",
+        shape="arch",
+        window=(1.1, 2.5),
+        ground_floor="plain",
+        shutters=False,
+        ornament="",
+    )
     front = paint_facade(style, rng, DENSITY)
     paint_arch(front, style, style.width / 2, style.height, 2.6, 3.9)
     centre = (style.width / 2, 0.5 + 1.9)
@@ -143,9 +158,17 @@ def church(rng: np.random.Generator, text: str) -> list[Building]:
 def temple(rng: np.random.Generator, text: str) -> list[Building]:
     """A portico of columns with a carved pediment."""
     style = replace(
-        random_style(rng), bays=5, bay=float(rng.uniform(2.2, 2.8)), storeys=1, storey=3.4, ground=4.2, wall="ashlar",
-        ground_floor="doors", ornament="panels", shutters=False,
-    )  # fmt: skip
+        random_style(rng),
+        bays=5,
+        bay=float(rng.uniform(2.2, 2.8)),
+        storeys=1,
+        storey=3.4,
+        ground=4.2,
+        wall="ashlar",
+        ground_floor="doors",
+        ornament="panels",
+        shutters=False,
+    )
     building = house(rng, style, paint_facade(style, rng, DENSITY), roof="flat")
     stone = mix(style.trim, (222, 212, 190), 0.5)
     shaft = Canvas(0.75, 6.6, DENSITY, stone)
@@ -195,9 +218,15 @@ def mural(rng: np.random.Generator, text: str) -> list[Building]:
 def cinema(rng: np.random.Generator, text: str) -> list[Building]:
     """A front with large posters, a lit marquee and an upright sign."""
     style = replace(
-        random_style(rng), bays=4, bay=2.8, storeys=2, ground_floor="doors", shutters=False,
-        ornament="", wall="glazed",
-    )  # fmt: skip
+        random_style(rng),
+        bays=4,
+        bay=2.8,
+        storeys=2,
+        ground_floor="doors",
+        shutters=False,
+        ornament="",
+        wall="glazed",
+    )
     front = paint_facade(style, rng, DENSITY)
     for bay in range(style.bays):
         x, y, _, _ = style.window_box(bay, 1)
@@ -222,10 +251,19 @@ def gate(rng: np.random.Generator, text: str) -> list[Building]:
     """A city gate: an arched passage between two stout towers with battlements."""
     wall = str(rng.choice(["rubble", "ashlar", "brick"]))
     style = replace(
-        random_style(rng), bays=2, bay=float(rng.uniform(2.3, 3.0)), storeys=1,
-        storey=float(rng.uniform(2.9, 4.4)), ground=float(rng.uniform(4.9, 5.9)),
-        wall=wall, base=wall, shape=str(rng.choice(["arch", "flat"])), ground_floor="plain", shutters=False, ornament="",
-    )  # fmt: skip
+        random_style(rng),
+        bays=2,
+        bay=float(rng.uniform(2.3, 3.0)),
+        storeys=1,
+        storey=float(rng.uniform(2.9, 4.4)),
+        ground=float(rng.uniform(4.9, 5.9)),
+        wall=wall,
+        base=wall,
+        shape=str(rng.choice(["arch", "flat"])),
+        ground_floor="plain",
+        shutters=False,
+        ornament="",
+    )
     style = replace(style, base_colour=style.wall_colour)
     front = paint_facade(style, rng, DENSITY)
     passage = float(rng.uniform(2.6, 3.8)), float(rng.uniform(4.0, 4.8))
@@ -246,9 +284,16 @@ def gate(rng: np.random.Generator, text: str) -> list[Building]:
 def timber_house(rng: np.random.Generator, text: str) -> list[Building]:
     """A half-timbered house with a gable and a sign."""
     style = replace(
-        random_style(rng), timber=True, wall="plaster", shape="flat", quoins=False, storeys=2,
-        ornament="", bays=4, bay=2.3,
-    )  # fmt: skip
+        random_style(rng),
+        timber=True,
+        wall="plaster",
+        shape="flat",
+        quoins=False,
+        storeys=2,
+        ornament="",
+        bays=4,
+        bay=2.3,
+    )
     style = replace(style, wall_colour=lighter(style.wall_colour, 0.4))
     building = house(rng, style, paint_facade(style, rng, DENSITY), roof="gable")
     add_sign(building, style, rng, text, style.ground - 0.5, 0.7)
