@@ -1,7 +1,7 @@
 """What trained weights are compared with: a frozen ImageNet network, and SIFT on every pair.
 
     python benchmarks/baselines.py --method resnet50 --weights FILE.npz --csv FILE --images DIR
-    python benchmarks/baselines.py --method sift --csv FILE --images DIR [--json]
+    python benchmarks/baselines.py --method sift --csv FILE --images DIR [--mutual] [--json]
 
 The figures of weights on the same table, same protocol and same code of the metrics, come from
 
@@ -11,7 +11,17 @@ The figures of weights on the same table, same protocol and same code of the met
 the whole photo as it is, 1024 dimensions, one scale, nothing trained or whitened.  Its weights
 are an .npz of keras.applications' ResNet-50 with torchvision's names (see ``training/teacher.py``).
 ``sift`` verifies every database image: up to 1000 points per photo, Lowe's ratio test, affine
-RANSAC; images with equally many inliers stay in the order of the table.
+RANSAC; images with equally many inliers stay in the order of the table.  Many points of the query
+may match one point of the database image, so false pairs win with a dozen "inliers" on three
+points; ``--mutual`` keeps mutual nearest neighbours only and is a far stronger baseline.
+
+In percent, on 100 landmarks (smvs_landmarks) and 20 campus buildings (uva):
+
+    table           method            mAP    R@1    R@5   R@10
+    smvs_landmarks  resnet50         67.1   58.0   78.0   86.0
+    smvs_landmarks  sift             33.7   24.0   43.0   54.0
+    smvs_landmarks  sift --mutual    63.2   59.0   67.0   73.0
+    uva             resnet50         51.2   97.5   99.4  100.0
 """
 
 import argparse
@@ -41,6 +51,8 @@ MAX_RESIDUAL = 3.0  # px of the database image; OpenCV's default
 NUM_TRIALS = 2000  # triples; OpenCV's default
 MIN_MATCHES = 4  # 3 fit any affine transform
 
+Features = tuple[np.ndarray, np.ndarray]  # points (P, 2) px, descriptors (P, 128), both float32
+
 
 def main() -> None:
     """Measure, then print a table or one JSON object."""
@@ -52,21 +64,22 @@ def main() -> None:
     if options.method == "resnet50":
         scores = resnet50_scores(dataset, options.weights)
     else:
-        scores = sift_scores(dataset)
+        scores = sift_scores(dataset, options.mutual)
     rankings = rank(dataset, scores)
     seconds = time.perf_counter() - started
+    method = options.method + (" mutual" if options.mutual else "")
     stage = mean_scores(rankings, dataset.positives, RECALL_AT)
     scores_of_both = GroupsScores(stage, stage, len(dataset.query_ids), len(dataset.database_ids))
     report = scores_of_both.as_dict()
     del report["verified" if options.method == "resnet50" else "global"]  # the stage it lacks
-    report |= {"method": options.method, "seconds": seconds}
+    report |= {"method": method, "seconds": seconds}
     if options.json:
         print(json.dumps(report))
         return
     print(f"{report['queries']} queries, {report['database']} database images, {seconds:.0f} s")
-    print("method      mAP   R@1   R@5  R@10")
+    print("method         mAP   R@1   R@5  R@10")
     figures = [stage.mean_average_precision, *stage.recall_at.values()]
-    print(f"{options.method:9s}" + "".join(f"{100 * value:6.1f}" for value in figures))
+    print(f"{method:12s}" + "".join(f"{100 * value:6.1f}" for value in figures))
 
 
 def read_options() -> argparse.Namespace:
@@ -76,11 +89,14 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, required=True, help="folder its paths start from")
     parser.add_argument("--method", choices=["resnet50", "sift"], required=True)
     parser.add_argument("--weights", type=Path, help=".npz of the ResNet-50")
+    parser.add_argument("--mutual", action="store_true", help="SIFT: mutual nearest points only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if (options.method == "resnet50") != (options.weights is not None):
         parser.error("--weights goes with --method resnet50")
+    if options.mutual and options.method != "sift":
+        parser.error("--mutual goes with --method sift")
     return options
 
 
@@ -121,7 +137,7 @@ def resnet50_scores(dataset: GroupsDataset, weights: Path) -> np.ndarray:
     return scores
 
 
-def sift_scores(dataset: GroupsDataset) -> np.ndarray:
+def sift_scores(dataset: GroupsDataset, mutual: bool) -> np.ndarray:
     """Inliers (Q, N) of every query with every database image."""
     sift = cv2.SIFT.create(NUM_POINTS)
     features = [sift_features(sift, dataset.path(row)) for row in range(len(dataset.names))]
@@ -129,13 +145,13 @@ def sift_scores(dataset: GroupsDataset) -> np.ndarray:
     with progress("verifying", len(scores)) as advance:
         for row, query_id in enumerate(dataset.query_ids):
             for column, database_id in enumerate(dataset.database_ids):
-                scores[row, column] = num_inliers(*features[query_id], *features[database_id])
+                scores[row, column] = num_inliers(features[query_id], features[database_id], mutual)
             advance(row)
     return scores
 
 
-def sift_features(sift: cv2.SIFT, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Points (P, 2) float32 px and descriptors (P, 128) float32 of one photo; P may be 0."""
+def sift_features(sift: cv2.SIFT, path: Path) -> Features:
+    """SIFT of one photo; P may be 0."""
     grey = cv2.cvtColor(read_image(path).pixels, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     if descriptors is None:
@@ -144,13 +160,10 @@ def sift_features(sift: cv2.SIFT, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return points, descriptors
 
 
-def num_inliers(
-    query_points: np.ndarray,
-    query_descriptors: np.ndarray,
-    database_points: np.ndarray,
-    database_descriptors: np.ndarray,
-) -> int:
+def num_inliers(query: Features, database: Features, mutual: bool) -> int:
     """Matches of two photos that agree on one affine transform."""
+    query_points, query_descriptors = query
+    database_points, database_descriptors = database
     if len(query_points) == 0 or len(database_points) < 2:
         return 0
     # Squared distances; whole numbers below 2**24, so float32 is exact.
@@ -160,8 +173,9 @@ def num_inliers(
     rows = np.arange(len(distances))
     nearest = distances.argmin(axis=1)
     first = distances[rows, nearest]
+    is_kept = distances.argmin(axis=0)[nearest] == rows if mutual else np.ones(len(rows), bool)
     distances[rows, nearest] = np.inf
-    kept = np.flatnonzero(first < MAX_RATIO**2 * distances.min(axis=1))
+    kept = np.flatnonzero(is_kept & (first < MAX_RATIO**2 * distances.min(axis=1)))
     if len(kept) < MIN_MATCHES:
         return 0
     transform, inliers = cv2.estimateAffine2D(

@@ -276,3 +276,14 @@ def test_paper_mode_reads_the_seed_only():
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=f"^{field} must be .*, got {value!r}$"):
         VerificationSettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("size", "reduction"),
+    [((2048, 100), 2.0), ((1024, 768), 1.0), ((700, 400), 1.0), ((256, 128), 0.5)],
+)
+def test_sizes_are_compared_with_what_was_extracted(
+    size: tuple[int, int], reduction: float
+) -> None:
+    settings = VerificationSettings(max_image_size=1024, min_image_size=512)
+    assert settings.reduction(size) == reduction

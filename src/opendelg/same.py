@@ -35,7 +35,7 @@ def fit_same(
     num_inliers: np.ndarray,
     spreads: np.ndarray,
     is_same: np.ndarray,
-    ridge: float = 1e-3,
+    ridge: float = 1e-5,
 ) -> SameModel:
     """Fit the model to K labelled pairs by Newton's method on the log-likelihood.
 
@@ -44,7 +44,7 @@ def fit_same(
         num_inliers: (K,) inliers of the verification.
         spreads: (K,) share of the query that the inliers cover.
         is_same: (K,) bool labels.
-        ridge: Weight of the squared coefficients, which keeps separable data finite.
+        ridge: Weight per pair of the squared coefficients, which keeps separable data finite.
 
     Raises:
         ValueError: Unless both labels occur.
@@ -53,7 +53,7 @@ def fit_same(
         raise ValueError(f"is_same must hold both labels, got {len(is_same)} of one")
     rows = _columns(similarities, num_inliers, spreads)
     coefficients = np.zeros(rows.shape[1])
-    penalty = ridge * len(rows) * np.diag([0.0, 1e-2, 1e-2, 1e-2])
+    penalty = ridge * len(rows) * np.diag([0.0, 1.0, 1.0, 1.0])  # the intercept is free
     for _ in range(100):
         predicted = 1 / (1 + np.exp(-np.clip(rows @ coefficients, -50, 50)))
         gradient = rows.T @ (predicted - is_same) + penalty @ coefficients

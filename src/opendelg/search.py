@@ -16,6 +16,8 @@ from opendelg.image import DecodedImage
 from opendelg.same import SameModel
 from opendelg.verification import Verification, VerificationSettings, regions, verify_many
 
+MAX_SIDE = 1_000_000  # px, longer than any image: extraction without a limit
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -69,8 +71,9 @@ class SearchResponse:
 
 
 def settings_for(config: ExtractionConfig, settings: VerificationSettings) -> VerificationSettings:
-    """Verification settings that know the size to which this extraction reduces large images."""
-    return replace(settings, max_image_size=config.max_size) if config.max_size > 0 else settings
+    """Verification settings that know the sizes to which this extraction brings images."""
+    largest = config.max_size if config.max_size > 0 else MAX_SIDE
+    return replace(settings, max_image_size=largest, min_image_size=max(1, config.min_size))
 
 
 def rerank(candidates: Sequence[Candidate]) -> list[Candidate]:

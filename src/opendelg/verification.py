@@ -68,6 +68,7 @@ class VerificationSettings:
         16.0  # px of the query as extracted: one cell at scale 1; 12, 20 are worse
     )
     max_image_size: int = 1024  # px, longer side that extraction reduces larger images to
+    min_image_size: int = 1  # px, longer side that extraction enlarges smaller images to
     # Most triples that RANSAC tries: finds 11 % of inliers in 999 of 1000 runs.  Of true pairs
     # turned by 50 degrees 1000, 5000 and 10000 find the same, 85 %.
     num_trials: int = 5000
@@ -85,6 +86,7 @@ class VerificationSettings:
             "min_similarity": (-1.0, 1.0),
             "max_residual": (1e-3, 1e6),
             "max_image_size": (1, 1e6),
+            "min_image_size": (1, self.max_image_size),
             "num_trials": (1, 1e6),
             "seed": (0, 2**63 - 1),
             "min_inliers": (NUM_SAMPLES, 1e6),
@@ -97,6 +99,11 @@ class VerificationSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
+
+    def reduction(self, size: tuple[int, int]) -> float:
+        """Longer side of an original of this size, divided by that of the extracted image."""
+        longer = max(size)
+        return longer / min(max(longer, self.min_image_size), self.max_image_size)
 
 
 @dataclass(frozen=True)
@@ -261,9 +268,10 @@ def _verify_standard(
     )
     if len(matches) < settings.min_inliers:
         return _nothing_found(matches)
-    # Larger images were reduced before extraction: their pixels are finer than the features.
-    query_reduction = max(1.0, max(query_size) / settings.max_image_size)
-    database_reduction = max(1.0, max(database_size) / settings.max_image_size)
+    # Pixels of an image that was reduced before extraction are finer than the features', those of
+    # an enlarged one coarser.
+    query_reduction = settings.reduction(query_size)
+    database_reduction = settings.reduction(database_size)
     zoom_of_sizes = query_reduction / database_reduction
     scale_ratios = database.scales[matches[:, 1]] / query.scales[matches[:, 0]]
     pairs = _Pairs(

@@ -13,7 +13,7 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Settings that differ from the file; dots lead inside: optimiser.kind=adamw.",
         ),
     ] = None,

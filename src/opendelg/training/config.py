@@ -34,11 +34,18 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """Photos on which the probability `same` is fitted after training: none of those trained on."""
+    """Photos on which the probability `same` is fitted after training.
+
+    The labelled ones must not be trained on: similarity would promise too much.
+    """
 
     folders: tuple[str, ...] = ()  # photos that show the same thing lie in one folder below these
     distractors: tuple[str, ...] = ()  # photos that show nothing of them
     max_distractors: int = 400
+
+    def __post_init__(self) -> None:
+        if self.max_distractors < 1:
+            raise ValueError(f"max_distractors must be positive, got {self.max_distractors}")
 
 
 @dataclass(frozen=True)

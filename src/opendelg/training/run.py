@@ -63,6 +63,7 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
     timer = Timer(verbose=False)
     trainer = lightning.Trainer(
         max_steps=config.steps,
+        devices=1,
         precision=config.precision,
         gradient_clip_val=config.optimiser.max_gradient_norm,
         default_root_dir=output,
