@@ -139,6 +139,46 @@ def test_photos_that_do_not_exist_are_an_error(index: Run, tmp_path: Path) -> No
     assert (result.code, "nowhere" in result.err) == (1, True)
 
 
+def test_photos_that_do_not_exist_leave_no_collection(index: Run, tmp_path: Path) -> None:
+    index(tmp_path / "nowhere", "--profile", "fast")
+    assert not (tmp_path / "c.delg").exists()
+
+
+def test_a_link_that_leads_nowhere_is_a_failure(index: Run, photos: Path) -> None:
+    (photos / "link.png").symlink_to(photos / "gone.png")
+    result = index(*sorted(photos.iterdir()))
+    assert (result.code, result.json["images"], len(result.json["failures"])) == (3, 4, 1)
+
+
+def test_folders_given_twice_are_indexed_once(
+    index: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(photos / "sub" / "4.png", seed=4)
+    (photos.parent / "link").symlink_to(photos)
+    monkeypatch.chdir(photos.parent)
+    result = index(photos, photos, "photos", photos.parent / "link", photos / "sub")
+    assert (result.code, result.json["images"], result.json["added"]) == (0, 5, 5)
+
+
+def test_update_of_an_emptied_folder_says_what_to_do(index: Run, photos: Path) -> None:
+    index(photos)
+    for photo in photos.iterdir():
+        photo.unlink()
+    result = index(photos, "--update")
+    assert (result.code, "mount" in result.err, "delg remove" in result.err) == (1, True, True)
+
+
+def test_a_collection_moved_with_its_photos_and_then_alone_still_finds_them(
+    index: Run, photos: Path, tmp_path: Path
+) -> None:
+    index(photos, collection=tmp_path / "photos" / "c.delg")
+    photos.rename(tmp_path / "new")
+    index(tmp_path / "new", "--update", collection=tmp_path / "new" / "c.delg")
+    (tmp_path / "new" / "c.delg").rename(tmp_path / "alone.delg")
+    with Collection.open(tmp_path / "alone.delg", read_only=True) as collection:
+        assert collection.image(1).path == tmp_path / "new" / "0.png"
+
+
 @pytest.mark.slow
 def test_a_killed_run_continues_and_ends_as_if_never_killed(
     index: Run, tiny_weights: Weights, tmp_path: Path

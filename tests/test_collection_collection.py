@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collection_samples import (
+from tests.collection_samples import (
     RECIPE,
     add_image,
     file_stat,

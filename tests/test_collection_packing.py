@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from collection_samples import local_features
+from tests.collection_samples import local_features
 from opendelg.collection import PRECISIONS, pack_local, unpack_local
 from opendelg.errors import FormatError
 from opendelg.features import LocalFeatures

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collection_samples import RECIPE, add_image, image_features, small_collection
+from tests.collection_samples import RECIPE, add_image, image_features, small_collection
 from opendelg.collection import Collection
 from opendelg.errors import OpenDelgError
 
@@ -19,7 +19,7 @@ INDEXER = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from collection_samples import RECIPE, add_image
+from tests.collection_samples import RECIPE, add_image
 from opendelg.collection import Collection
 
 folder, root = Path(sys.argv[1]), Path(sys.argv[1]).parent

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from collection_samples import RECIPE
+from tests.collection_samples import RECIPE
 from opendelg.collection import Recipe
 from opendelg.errors import FormatError
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from collection_samples import add_image, file_stat, image_features, small_collection
+from tests.collection_samples import add_image, file_stat, image_features, small_collection
 from opendelg.collection import Collection
 
 

@@ -258,23 +258,34 @@ def resize_bilinear(
     raise ValueError(f"rule must be 'half_pixel' or 'legacy', got {rule!r}")
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
+def _log_unreadable_folder(error: OSError) -> None:
+    logger.warning("folder must be readable, got %r in %r", error.strerror, error.filename)
+
+
+def find_images(
+    paths: Iterable[Path], on_unreadable: Callable[[OSError], None] = _log_unreadable_folder
+) -> list[Path]:
     """Image files below the given folders, sorted, each once.
 
     Folders are searched by file extension; hidden files and folders and ``SKIPPED_FOLDERS`` are
     left out, links to folders not followed.  A path that is no folder is kept whatever its name.
+
+    Args:
+        paths: Folders and files.
+        on_unreadable: Called for each folder that cannot be listed, its path in ``filename``; by
+            default a warning is logged.  What lies below such a folder is left out.
 
     Raises:
         ImageError: If a given path does not exist.
     """
     found: set[Path] = set()
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             if not os.path.lexists(path):
                 raise ImageError(f"path must exist, got {str(path)!r}")
             found.add(path)
             continue
-        for folder, subfolders, names in os.walk(path, onerror=_log_unreadable_folder):
+        for folder, subfolders, names in os.walk(path, onerror=on_unreadable):
             subfolders[:] = [n for n in subfolders if n[0] != "." and n not in SKIPPED_FOLDERS]
             images = {Path(folder, name) for name in names if name[0] != "." and _is_named(name)}
             found |= images
@@ -287,10 +298,6 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 def _is_named(name: str) -> bool:
     """Whether a name ends like an image's."""
     return Path(name).suffix.lower() in EXTENSIONS
-
-
-def _log_unreadable_folder(error: OSError) -> None:
-    logger.warning("folder must be readable, got %r in %r", error.strerror, error.filename)
 
 
 def _require_regular(status: os.stat_result, limits: ImageLimits, where: str) -> None:

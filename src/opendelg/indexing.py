@@ -7,12 +7,12 @@ was interrupted continues where it stopped and ends in the same collection.
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 
-from opendelg.collection import Collection, FileStat
+from opendelg.collection import Collection, FileStat, StoredFile
 from opendelg.errors import ImageError, OpenDelgError
 from opendelg.extraction import Extractor, extract_stream
 from opendelg.features import ImageFeatures
@@ -36,43 +36,82 @@ class IndexReport:
 
 
 @dataclass(frozen=True)
+class Photo:
+    """A photo on disk, and what the collection knows about it."""
+
+    root: Path  # real path of the folder that it is stored relative to
+    relative: Path  # below the root
+    path: Path  # as it was given, to be read and shown
+    stored: StoredFile | None
+
+    @property
+    def image_id(self) -> int | None:
+        """Id of its image; None if the collection has none."""
+        return None if self.stored is None else self.stored.id
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run has to do, found out from names, sizes and dates alone."""
 
-    new: list[tuple[Path, Path]]  # (root, photo), in order of path
-    changed: list[tuple[Path, Path]]
-    gone: list[Path]
-    num_unchanged: int
-    known_failures: list[tuple[Path, str]]
+    new: list[Photo] = field(default_factory=list)  # failures that are to be tried again included
+    changed: list[Photo] = field(default_factory=list)
+    failed: list[Photo] = field(default_factory=list)  # read before and refused, not changed since
+    unchanged: list[Photo] = field(default_factory=list)
+    gone: list[Path] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)  # folders, with the reason
+    roots: list[Path] = field(default_factory=list)
+
+    def work(self, update: bool) -> list[Photo]:
+        """The photos to read, in order of path."""
+        photos = self.new + self.changed + self.failed if update else self.new
+        return sorted(photos, key=lambda photo: (photo.root, photo.relative))
+
+
+def require_paths(paths: Iterable[Path]) -> None:
+    """Raises OpenDelgError for a path that does not exist; a link that leads nowhere does."""
+    for path in paths:
+        if not os.path.lexists(path):
+            raise OpenDelgError(f"photos must exist, got {str(path)!r}")
 
 
 def plan_indexing(collection: Collection, paths: Sequence[Path]) -> Plan:
     """Compare the photos below `paths` with the collection.
 
+    A photo counts once, however often and in whatever way it is given.
+
     Raises:
-        OpenDelgError: If a path does not exist.
+        OpenDelgError: If a path does not exist, or a folder lost all the images it had.
     """
-    new, changed, gone, failures, num_unchanged = [], [], [], [], 0
-    for path in paths:
-        if not path.exists():
-            raise OpenDelgError(f"photos must exist, got {str(path)!r}")
-    for root, group in groupby(sorted(set(paths), key=_root), key=_root):
-        given = list(group)
+    require_paths(paths)
+    plan = Plan()
+    unreadable: dict[str, tuple[Path, str]] = {}
+
+    def note_unreadable(error: OSError) -> None:
+        reason = f"folder must be readable, got {(error.strerror or str(error)).lower()!r}"
+        unreadable[os.path.realpath(error.filename)] = Path(error.filename), reason
+
+    for root, given in sorted(_by_root(paths).items()):
         known = collection.known(root)
-        found = {Path(os.path.relpath(photo, root)): photo for photo in find_images(given)}
+        found: dict[Path, Path] = {}
+        for path, below in given:
+            for photo in find_images([path], note_unreadable):
+                found.setdefault(below / os.path.relpath(photo, _folder(path)), photo)
         for relative, photo in found.items():
-            stored = known.get(relative)
-            if stored is None:
-                new.append((root, photo))
-            elif (stored.size, stored.mtime_ns) != _size_and_time(photo):
-                changed.append((root, photo))
-            elif stored.failure is not None:
-                failures.append((photo, stored.failure))
-            else:
-                num_unchanged += 1
-        if root in given:
-            gone += [root / relative for relative in known if relative not in found]
-    return Plan(new, changed, gone, num_unchanged, failures)
+            _sort_in(plan, Photo(root, relative, photo, known.get(relative)))
+        folders = [below for path, below in given if os.path.isdir(path)]
+        if folders:
+            lost = [name for name in known if name not in found and _is_gone(root / name)]
+            images = [name for name in lost if known[name].id is not None]
+            _require_photos(root, folders, found, images)
+            plan.gone.extend(root / name for name in lost)
+        plan.roots.append(root)
+    plan.unreadable.extend(unreadable.values())
+    return plan
+
+
+class _Unchanged(ImageError):
+    """Stops a photo that was touched only: its content is what was extracted before."""
 
 
 def index_photos(
@@ -90,52 +129,75 @@ def index_photos(
         collection: Open for writing, made with the extractor's recipe.
         extractor: Network and settings.
         plan: From `plan_indexing`.
-        update: Also extract changed files anew and remove those that are gone.
+        update: Also extract changed files anew, try all failures again, and remove those that
+            are gone.
         decode_threads: Threads that read and decode beside the network.
         batch_size: Images the network takes at a time.
         progress: Called with each file that is done.
     """
-    work = plan.new
-    if update:
-        work = sorted(plan.new + plan.changed)
-        with collection.batch():
+    with collection.batch():
+        for root in plan.roots:
+            collection.refresh_root(root)
+        if update:
             collection.remove(plan.gone)
-    changed = {photo for _, photo in plan.changed}
-    num_added = num_updated = 0
-    failures = list(plan.known_failures)
-    stats: dict[Path, FileStat] = {}
+    failures = list(plan.unreadable)
+    if not update:
+        failures += [(p.path, p.stored.failure or "") for p in plan.failed if p.stored is not None]
+    counts: Counter[str] = Counter()
+    stats: dict[Photo, FileStat] = {}
 
-    def load(source: tuple[Path, Path]) -> DecodedImage:
-        _, photo = source
-        size, mtime_ns = _size_and_time(photo)
+    def load(photo: Photo) -> DecodedImage:
+        size, mtime_ns = _size_and_time(photo.path)
         stats[photo] = FileStat(size, mtime_ns, None)
-        data = read_file(photo)
-        stats[photo] = FileStat(size, mtime_ns, hashlib.sha256(data).hexdigest())
-        return read_image(data, draft_size=extractor.config.draft_size, name=str(photo))
+        data = read_file(photo.path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        stats[photo] = FileStat(size, mtime_ns, sha256)
+        stored = photo.stored
+        if stored is not None and stored.id is not None and stored.sha256 == sha256:
+            raise _Unchanged("image must have changed, got the same content")
+        return read_image(data, draft_size=extractor.config.draft_size)
 
-    stream = extract_stream(work, extractor, load, decode_threads, batch_size)
+    stream = extract_stream(plan.work(update), extractor, load, decode_threads, batch_size)
     for chunk in _chunks(stream, progress):
         with collection.batch():
-            for (root, photo), result in chunk:
-                if isinstance(result, ImageError):
-                    collection.add_failure(photo, root, stats.pop(photo), str(result))
-                    failures.append((photo, str(result)))
-                else:
-                    collection.add(photo, root, stats.pop(photo), result)
-                    num_added += photo not in changed
-                    num_updated += photo in changed
+            for photo, result in chunk:
+                if isinstance(result, ImageError) and not isinstance(result, _Unchanged):
+                    failures.append((photo.path, _reason(photo, result)))
+                counts[_store(collection, photo, stats.pop(photo), result)] += 1
     collection.update_index()
     return IndexReport(
-        num_added=num_added,
-        num_updated=num_updated,
+        num_added=counts["added"],
+        num_updated=counts["updated"],
         num_removed=len(plan.gone) if update else 0,
-        num_unchanged=plan.num_unchanged,
+        num_unchanged=len(plan.unchanged) + counts["unchanged"],
         num_outdated=0 if update else len(plan.changed),
         failures=failures,
     )
 
 
-Result = tuple[tuple[Path, Path], ImageFeatures | ImageError]
+def _store(
+    collection: Collection, photo: Photo, stat: FileStat, result: ImageFeatures | ImageError
+) -> str:
+    """Write one result; returns what became of the photo."""
+    path, image_id = photo.root / photo.relative, photo.image_id
+    if isinstance(result, ImageFeatures):
+        collection.add(path, photo.root, stat, result)
+        return "added" if image_id is None else "updated"
+    if isinstance(result, _Unchanged) and image_id is not None:
+        collection.touch(image_id, stat)
+        return "unchanged"
+    # While a file cannot be read at all, nobody knows that its image is no longer right.
+    if image_id is None or stat.sha256 is not None:
+        collection.add_failure(path, photo.root, stat, _reason(photo, result))
+    return "failed"
+
+
+def _reason(photo: Photo, error: ImageError) -> str:
+    """What is wrong with a photo, without the path as it happened to be typed."""
+    return str(error).removesuffix(f" in {str(photo.path)!r}")
+
+
+Result = tuple[Photo, ImageFeatures | ImageError]
 
 
 def _chunks(
@@ -147,7 +209,7 @@ def _chunks(
     for result in stream:
         chunk.append(result)
         if progress is not None:
-            progress(result[0][1])
+            progress(result[0].path)
         if len(chunk) == COMMIT_IMAGES or time.monotonic() - started > COMMIT_SECONDS:
             yield chunk
             chunk, started = [], time.monotonic()
@@ -155,9 +217,65 @@ def _chunks(
         yield chunk
 
 
-def _root(path: Path) -> Path:
-    """The folder that a photo's path is stored relative to."""
-    return path if path.is_dir() else path.parent
+def _sort_in(plan: Plan, photo: Photo) -> None:
+    """Put a photo where it belongs in the plan."""
+    stored = photo.stored
+    if stored is None:
+        plan.new.append(photo)
+        return
+    is_same = (stored.size, stored.mtime_ns) == _size_and_time(photo.path)
+    if stored.failure is not None:
+        # A file whose bytes were never read may be readable now.
+        is_judged = is_same and stored.sha256 is not None
+        (plan.failed if is_judged else plan.new).append(photo)
+    else:
+        (plan.unchanged if is_same else plan.changed).append(photo)
+
+
+def _by_root(paths: Iterable[Path]) -> dict[Path, list[tuple[Path, Path]]]:
+    """Each path, and where its folder lies below the root, by the real path of the root.
+
+    The root is the outermost of the given folders that holds the path, or else its own folder.
+    """
+    real = {folder: Path(os.path.realpath(folder)) for folder in {_folder(p) for p in paths}}
+    given_folders = {real[path] for path in paths if path in real}
+    grouped: dict[Path, list[tuple[Path, Path]]] = {}
+    for path in paths:
+        folder = real[_folder(path)]
+        above = [place for place in (folder, *folder.parents) if place in given_folders]
+        root = above[-1] if above else folder
+        grouped.setdefault(root, []).append((path, folder.relative_to(root)))
+    return grouped
+
+
+def _folder(path: Path) -> Path:
+    """A folder itself, or the folder of a file."""
+    return path if os.path.isdir(path) else path.parent
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether a file is known not to exist; one that cannot be looked for may still do."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _require_photos(
+    root: Path, folders: Iterable[Path], found: Iterable[Path], lost: Iterable[Path]
+) -> None:
+    """Refuse a given folder that has no photo any more: its disk may not be mounted."""
+    for folder in folders:
+        num_lost = sum(name.is_relative_to(folder) for name in lost)
+        if num_lost and not any(name.is_relative_to(folder) for name in found):
+            raise OpenDelgError(
+                f"folder must still hold photos, got none in {str(root / folder)!r}, of which the "
+                f"collection has {num_lost}; mount it if it is not mounted, or take them out "
+                "with `delg remove`"
+            )
 
 
 def _size_and_time(photo: Path) -> tuple[int, int]:

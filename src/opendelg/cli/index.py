@@ -53,14 +53,14 @@ def index(
     delg index ~/Photos --collection photos.delg --update
     delg index scans/*.tif --collection scans.delg --profile accurate
     """
-    from opendelg.indexing import index_photos, plan_indexing
+    from opendelg.indexing import index_photos, plan_indexing, require_paths
 
     started = time.monotonic()
+    require_paths(photos)  # before anything is created
     opened, extractor = _open(collection, model, profile, device, threads)
     with opened:
         plan = plan_indexing(opened, photos)
-        total = len(plan.new) + (len(plan.changed) if update else 0)
-        with progress("indexing", total) as advance:
+        with progress("indexing", len(plan.work(update))) as advance:
             report = index_photos(
                 opened,
                 extractor,

@@ -247,6 +247,16 @@ class Collection:
                 num_removed += 1
         return num_removed
 
+    def refresh_root(self, folder: Path) -> None:
+        """Notes where the roots in or above a folder are now: they may have been moved along."""
+        with self.batch():
+            roots = self._roots()
+            for root_id, _, _ in roots.overlapping(folder):
+                location = roots.locations[root_id]
+                row = roots.row_for(Path(location))
+                if row.id == root_id and os.path.isdir(location) and not roots.is_stored(row):
+                    self._catalogue.put_root(row)
+
     def update_index(self) -> None:
         """Brings the saved search index up to date; call it after adding or removing."""
         with self.snapshot():
