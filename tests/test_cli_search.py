@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from opendelg.cli.opening import print_json, shown
 from opendelg.collection import Collection
 from opendelg.image import read_image
 from opendelg.recipes import extractor_for
@@ -71,7 +76,7 @@ def test_text_output_names_every_result(delg: Run, collection: Path, photos: Pat
     assert all(f"{number}.png" in out for number in range(4))
 
 
-@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d"])
+@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "1,2,3,inf", "nan,0,9,9"])
 def test_a_malformed_box_is_a_usage_error(
     delg: Run, collection: Path, photos: Path, box: str
 ) -> None:
@@ -140,3 +145,157 @@ def test_evaluate_groups_reports_both_stages(
         assert 0 <= answer[stage]["mAP"] <= 1
         assert answer[stage]["recall_at"].keys() == {"1", "5", "10"}
     assert answer["global"]["recall_at"]["5"] == 1
+
+
+def test_a_query_by_id_with_a_box_leaves_its_image_out(delg: Run, collection: Path) -> None:
+    answer = delg("search", collection, "id:3", "--box", "0,0,150,100", "--json").json
+    assert sorted(result["id"] for result in answer["results"]) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("command", ["search", "remove"])
+@pytest.mark.parametrize("number", ["9", "9" * 20])
+def test_an_id_that_is_not_there_is_one_line(
+    delg: Run, collection: Path, command: str, number: str
+) -> None:
+    result = delg(command, collection, f"id:{number}")
+    assert result.code == 1
+    assert result.err.startswith("delg: error: ")
+    assert f"id {number}" in result.err
+
+
+def test_the_answer_comes_before_evidence_that_cannot_be_written(
+    delg: Run, collection: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    result = delg("search", collection, photos / "1.png", "--html", tmp_path / "out", "--json")
+    assert (result.code, len(result.json["results"])) == (1, 4)
+    assert "free some space" not in result.err
+
+
+def test_pictures_of_an_earlier_search_go_and_other_files_stay(
+    delg: Run, collection: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    delg("search", collection, photos / "1.png", "--html", out)
+    (out / "001 mine.png").write_text("mine")
+    delg("search", collection, photos / "1.png", "--top", "1", "--html", out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "001 mine.png",
+        "001_1.png",
+        "index.html",
+    ]
+
+
+def test_pictures_in_a_folder_without_our_page_stay(
+    delg: Run, collection: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "007_mine.png").write_text("mine")
+    delg("search", collection, photos / "1.png", "--top", "1", "--html", tmp_path / "out")
+    assert (tmp_path / "out" / "007_mine.png").is_file()
+
+
+def test_a_search_without_verification_does_not_judge(
+    delg: Run, collection: Path, photos: Path
+) -> None:
+    assert delg("search", collection, photos / "1.png", "--rerank", "0").out.startswith(
+        "Not verified"
+    )
+    assert delg("search", collection, photos / "1.png").out.startswith("Not rated")
+
+
+def test_an_empty_collection_is_told(delg: Run, collection: Path, photos: Path) -> None:
+    delg("remove", collection, *(f"id:{number}" for number in range(1, 4)))
+    assert delg("search", collection, "id:4").out == "No other photo is in it\n"
+    delg("remove", collection, "id:4")
+    assert delg("search", collection, photos / "1.png").out == "The collection is empty\n"
+
+
+def test_json_has_null_for_numbers_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": float("nan"), "b": [1.5, {"c": (float("inf"), "x")}]})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, {"c": [None, "x"]}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Brücke 橋.jpg", "Brücke 橋.jpg"),
+        ("a\u202fb", "a\u202fb"),
+        ("a\nb\t", "a\\nb\\t"),
+        ("\x1b[2Jx", "\\x1b[2Jx"),
+        ("a\u202eb\u2028", "a\\u202eb\\u2028"),
+        ("\udce9", "\\udce9"),
+    ],
+)
+def test_names_are_shown_on_one_line_without_control_characters(name: str, expected: str) -> None:
+    assert shown(name) == expected
+
+
+def test_an_evaluation_where_nothing_can_be_found_is_an_error(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("image,group,role\n0.png,a,query\n1.png,b,database\n")
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    result = delg("evaluate", "groups", *options)
+    assert (result.code, result.out) == (1, "")
+    assert "positives" in result.err or "database images of its group" in result.err
+
+
+def test_an_evaluation_takes_the_profile_of_the_collection(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    make = ["--collection", tmp_path / "fast", "--model", tiny_weights.path, "--profile", "fast"]
+    delg("index", photos, *make)
+    (tmp_path / "t.csv").write_text("image,group,role\n0.png,a,query\n1.png,a,database\n")
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--collection", tmp_path / "fast"]
+    result = delg("evaluate", "groups", *options, "--json")
+    assert (result.code, result.json["queries"]) == (0, 1)
+    assert "extracting" not in result.err
+
+
+def fail_with(error: BaseException) -> Callable[[object], None]:
+    def fail(_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/x/y"), "Permission denied: /x/y"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (FileNotFoundError("config must be a file"), "config must be a file"),
+    ],
+    ids=["file", "disk", "own words"],
+)
+def test_errors_of_the_system_are_one_line(
+    delg: Run, monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+) -> None:
+    monkeypatch.setattr("opendelg.weights.load_weights", fail_with(error))
+    result = delg("weights", "info", "starter")
+    assert (result.code, result.err) == (1, f"delg: error: {line}\n")
+
+
+def test_an_interruption_is_told(delg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opendelg.weights.load_weights", fail_with(KeyboardInterrupt()))
+    result = delg("weights", "info", "starter")
+    assert (result.code, result.err) == (130, "delg: interrupted; what was committed is kept\n")
+
+
+def test_an_interruption_while_the_command_loads_is_told(
+    delg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("opendelg.cli._run", interrupted)
+    assert delg("--help").code == 130
+
+
+def test_a_character_that_the_locale_lacks_is_escaped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "opendelg", "info", "Brücke.delg"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "Br\\xfccke.delg" in done.stderr

@@ -4,14 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.collection_samples import (
-    RECIPE,
-    add_image,
-    file_stat,
-    image_features,
-    local_features,
-    small_collection,
-)
 from opendelg.collection import (
     Collection,
     Failure,
@@ -23,6 +15,14 @@ from opendelg.collection import (
 )
 from opendelg.errors import FormatError, OpenDelgError
 from opendelg.features import ImageFeatures, LocalFeatures
+from tests.collection_samples import (
+    RECIPE,
+    add_image,
+    file_stat,
+    image_features,
+    local_features,
+    small_collection,
+)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.collection_samples import RECIPE, add_image, image_features, small_collection
 from opendelg.collection import Collection
 from opendelg.errors import FormatError, OpenDelgError
+from tests.collection_samples import RECIPE, add_image, image_features, small_collection
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tests.collection_samples import unit_rows
 from opendelg.collection.nearest import NearestIndex, Stamp, remove_drafts
+from tests.collection_samples import unit_rows
 
 STAMP = Stamp(identity="0" * 32, revision=7, count=50, last_id=99, last_checksum=5)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tests.collection_samples import local_features
 from opendelg.collection import PRECISIONS, pack_local, unpack_local
 from opendelg.errors import FormatError
 from opendelg.features import LocalFeatures
+from tests.collection_samples import local_features
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

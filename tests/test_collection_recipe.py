@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.collection_samples import RECIPE
 from opendelg.collection import Recipe
 from opendelg.errors import FormatError
+from tests.collection_samples import RECIPE
 
 
 def test_a_recipe_survives_json():

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.collection_samples import add_image, file_stat, image_features, small_collection
 from opendelg.collection import Collection
+from tests.collection_samples import add_image, file_stat, image_features, small_collection
 
 
 @pytest.fixture

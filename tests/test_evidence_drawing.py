@@ -224,5 +224,5 @@ def test_a_file_in_place_of_the_folder_is_an_error_with_a_remedy(
     plain: Evidence, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OpenDelgError, match=r"output must be writable.*choose another folder"):
+    with pytest.raises(OpenDelgError, match=r"output must be writable.*'; choose another folder"):
         write_png(plain, tmp_path / "out" / "001.png", height=100)

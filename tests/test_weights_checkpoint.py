@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from opendelg.errors import WeightsError
 from opendelg.model import Delg
+from opendelg.runtime import Architecture
 from opendelg.same import SameModel
 from opendelg.settings import settings_as_dict
 from opendelg.weights import PUBLISHED, load_weights, read_weights, write_weights
@@ -125,6 +127,22 @@ def test_a_cut_off_file_is_refused(path):
         pytest.param(json.dumps(HEADER | {"training": {}, "same": {"x": 1}}), id="other-same"),
         pytest.param(json.dumps(HEADER | {"training": {}, "same": 3}), id="no-same"),
         pytest.param(json.dumps(HEADER | {"training": {}, "version": "1"}), id="text-version"),
+        pytest.param(json.dumps(HEADER | {"training": {}, "model": []}), id="model-list"),
+        pytest.param(json.dumps(HEADER | {"training": None}), id="no-training"),
+        pytest.param(json.dumps(HEADER | {"training": {}, "score_threshold": None}), id="none"),
+        pytest.param(
+            json.dumps(HEADER | {"training": {}, "score_threshold": float("nan")}), id="nan"
+        ),
+        pytest.param(
+            json.dumps(
+                HEADER
+                | {
+                    "training": {},
+                    "same": {"intercept": "1", "similarity": 0, "log_inliers": 0, "spread": 0},
+                }
+            ),
+            id="text-in-same",
+        ),
     ],
 )
 def test_a_foreign_header_is_refused(tmp_path, header):
@@ -140,6 +158,48 @@ def test_a_newer_version_is_refused(tmp_path):
     save_file({"a": np.zeros(1, np.float32)}, path, metadata={"opendelg": header})
     with pytest.raises(WeightsError, match=r"version must be at most 1, got 2 .*update opendelg"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_read(tmp_path, value):
+    header = json.dumps(HEADER | {"training": {}})
+    tensors = {"good": np.zeros(2, np.float16), "bad": np.full((2, 2), value, np.float16)}
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"opendelg": header})
+    with pytest.raises(WeightsError, match=r"weights must be finite, got .*\['bad'\]"):
+        read_weights(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"units": "four"},
+        {"units": [1, 1]},
+        {"units": [1, 1, 0, 1]},
+        {"layout": []},
+        {"block": "other"},
+        {"local_stride": 8},
+        {"num_local_dimensions": -1},
+        {"gem_power": float("nan")},
+        {"resize_rule": "cubic"},
+    ],
+    ids=str,
+)
+def test_model_settings_out_of_range_are_refused(change):
+    with pytest.raises(WeightsError, match="model settings must be"):
+        Architecture.from_settings(settings_as_dict(TINY) | change)
+
+
+@pytest.mark.parametrize("name", ["gone/mine.safetensors", "mine.safetensors", "gone/mine"])
+def test_a_file_that_was_moved_says_how_to_name_the_new_place(name):
+    with pytest.raises(WeightsError, match="--model FILE"):
+        load_weights(name)
+
+
+def test_a_package_without_its_weights_says_to_reinstall(tmp_path, monkeypatch):
+    gone = replace(PUBLISHED["starter"], file=tmp_path / "starter.safetensors")
+    monkeypatch.setitem(PUBLISHED, "starter", gone)
+    with pytest.raises(WeightsError, match="reinstall opendelg"):
+        load_weights("starter")
 
 
 def test_other_readers_of_safetensors_can_read_the_file(path):

@@ -4,15 +4,19 @@ Arrays by our own names (see `features`): keypoints, descriptors, scores, scales
 global_descriptor; and `recipe`, the JSON of what made them.
 """
 
+import contextlib
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from opendelg.errors import FormatError, OpenDelgError
 from opendelg.features import ImageFeatures, LocalFeatures
+
+# What numpy raises for files of all other kinds.
+_FOREIGN = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 def write_npz(path: Path, features: ImageFeatures, recipe: str) -> None:
@@ -21,7 +25,7 @@ def write_npz(path: Path, features: ImageFeatures, recipe: str) -> None:
     Raises:
         OpenDelgError: If the file cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{os.getpid()}.part")  # short: photos may have the longest names
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -37,8 +41,12 @@ def write_npz(path: Path, features: ImageFeatures, recipe: str) -> None:
             )
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OpenDelgError(f"feature file must be writable, got {error}") from error
+        with contextlib.suppress(OSError):  # the first error says what is wrong
+            part.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise OpenDelgError(
+            f"feature file must be writable, got {reason!r} for {str(path)!r}"
+        ) from error
 
 
 def read_npz(path: Path) -> tuple[ImageFeatures, str]:
@@ -48,27 +56,45 @@ def read_npz(path: Path) -> tuple[ImageFeatures, str]:
         FormatError: If it is not one.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             local = LocalFeatures(
                 file["keypoints"], file["descriptors"], file["scores"], file["scales"]
             )
             width, height = (int(side) for side in file["size"])
             features = ImageFeatures((width, height), file["global_descriptor"], local)
             return features, str(file["recipe"])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _FOREIGN as error:
         raise FormatError(
             f"feature file must be one that `delg extract` wrote, got {str(path)!r} ({error})"
         ) from error
 
 
-def has_recipe(path: Path, recipe: str) -> bool:
-    """Whether `path` is a whole feature file made with `recipe`."""
-    if not path.is_file():
-        return False
+def is_current(path: Path, image: Path, recipe: str) -> bool:
+    """Whether `path` is a feature file made with `recipe`, and no older than the image."""
     try:
-        return read_npz(path)[1] == recipe
-    except FormatError:
+        if path.stat().st_mtime_ns < image.stat().st_mtime_ns:
+            return False
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return str(file["recipe"]) == recipe
+    except _FOREIGN:
         return False
+
+
+def feature_paths(images: Iterable[Path], given: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The feature file of each image (see `feature_path`).
+
+    Raises:
+        OpenDelgError: If two images would get the same one.
+    """
+    image_of: dict[Path, Path] = {}
+    for image in images:
+        other = image_of.setdefault(feature_path(image, given, out), image)
+        if other != image:
+            raise OpenDelgError(
+                f"images must lie at different paths below the folders given, got "
+                f"{str(other)!r} and {str(image)!r}; give a folder above both"
+            )
+    return {image: path for path, image in image_of.items()}
 
 
 def feature_path(image: Path, given: Sequence[Path], out: Path) -> Path:

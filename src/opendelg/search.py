@@ -117,15 +117,22 @@ class Searcher:
         self.extractor = extractor
         self.config = config or SearchConfig()
 
-    def search(self, image: DecodedImage, box: Box | None = None) -> SearchResponse:
+    def search(
+        self, image: DecodedImage, box: Box | None = None, without: int | None = None
+    ) -> SearchResponse:
         """Find what shows the same thing as an image, or as the part of it inside `box`.
+
+        Args:
+            image: The query.
+            box: The part of it to search with.
+            without: Id of an image to leave out of the results.
 
         Raises:
             ImageError: If the image is too small or no pixel is in the box.
         """
         started = time.perf_counter()
         query = self.extractor.extract(image, box, want_local=self.config.rerank > 0)
-        return self.search_features(query, time.perf_counter() - started)
+        return self.search_features(query, time.perf_counter() - started, without)
 
     def search_stored(self, image_id: int) -> SearchResponse:
         """Find what shows the same thing as an image of the collection, that image left out."""

@@ -1,7 +1,11 @@
 """`delg demo`."""
 
+import hashlib
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +17,7 @@ from opendelg.cli.opening import (
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    open_extractor,
-    open_or_create,
+    open_with_extractor,
     print_json,
     shown,
 )
@@ -43,26 +46,45 @@ def demo(
 ) -> None:
     """Index photos, search them, and write a page with the evidence.
 
+    Photos that cannot be read are listed and the exit status is 3.
+
     \b
     delg demo
     delg demo ~/Photos --out /tmp/demo
     """
+    from opendelg.errors import OpenDelgError
+    from opendelg.image import find_images
     from opendelg.indexing import index_photos, plan_indexing
     from opendelg.search import SearchConfig, Searcher
 
     started = time.monotonic()
-    extractor = open_extractor(model, profile, device, threads)
+    if photos is not None and not find_images([photos]):
+        raise OpenDelgError(f"photos must hold an image, got none in {str(photos)!r}")
     source, queries = (photos, []) if photos is not None else _town(out / "town")
-    with open_or_create(out / "photos.delg", extractor) as opened:
+    folder = out / _collection_name(photos)
+    opened, extractor = open_with_extractor(folder, model, profile, device, threads)
+    with opened:
         plan = plan_indexing(opened, [source])
-        with progress("indexing", len(plan.new) + len(plan.changed)) as advance:
+        with progress("indexing", len(plan.work(update=True))) as advance:
             report = index_photos(opened, extractor, plan, update=True, progress=advance)
         for path, reason in report.failures:
             print(f"unreadable: {shown(path)}: {shown(reason)}", file=sys.stderr)
+        if len(opened) == 0:
+            raise OpenDelgError(f"photos must hold a readable image, got none in {str(source)!r}")
         searcher = Searcher(opened, extractor, SearchConfig())
         found = _search(searcher, queries, out, None if photos is None else photos)
         num_images = len(opened)
     _print(found, num_images, time.monotonic() - started, json)
+    if report.failures:
+        raise typer.Exit(3)
+
+
+def _collection_name(photos: Path | None) -> str:
+    """One collection per folder of photos, so that demos do not show each other's."""
+    if photos is None:
+        return "town.delg"
+    real = os.path.realpath(photos)
+    return f"{os.path.basename(real)[:60]}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:8]}.delg"
 
 
 def _town(folder: Path) -> tuple[Path, list["DemoQuery"]]:
@@ -70,9 +92,15 @@ def _town(folder: Path) -> tuple[Path, list["DemoQuery"]]:
     from opendelg.datasets.town import render_town
     from opendelg.demo import DemoQuery
 
-    with progress("rendering", 1) as advance:
-        town = render_town(folder)
-        advance(folder)
+    with ExitStack() as stack:
+        advances: list[Callable[[object], None]] = []
+
+        def tell(done: int, total: int) -> None:
+            if not advances:  # the first call brings the total
+                advances.append(stack.enter_context(progress("rendering", total)))
+            advances[0](done)
+
+        town = render_town(folder, progress=tell)
     chosen = [*town.queries[:: max(1, len(town.queries) // (NUM_QUERIES - 1))]][: NUM_QUERIES - 1]
     return folder / "photos", [DemoQuery(path) for path in (*chosen, town.unknown_queries[0])]
 

@@ -1,7 +1,8 @@
 """`delg evaluate`: one sub-command per protocol."""
 
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,8 +13,7 @@ from opendelg.cli.opening import (
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    open_extractor,
-    open_or_create,
+    open_with_extractor,
     print_json,
 )
 from opendelg.cli.progress import progress
@@ -53,17 +53,23 @@ def groups(
     delg evaluate groups --csv table.csv --images photos/ --profile accurate --json
     """
     from opendelg.datasets.groups import read_groups
-    from opendelg.evaluation.groups import evaluate_groups, index_groups
+    from opendelg.evaluation.groups import (
+        evaluate_groups,
+        index_groups,
+        plan_groups,
+        require_positives,
+    )
     from opendelg.search import SearchConfig
 
     dataset = read_groups(csv, images)
-    extractor = open_extractor(model, profile, device, threads)
-    with (
-        tempfile.TemporaryDirectory(prefix="delg-") as folder,
-        open_or_create(collection or Path(folder), extractor) as opened,
-    ):
-        with progress("extracting", len(dataset.names) - len(opened)) as advance:
-            index_groups(dataset, opened, extractor, advance)
+    require_positives(dataset)
+    with ExitStack() as stack:
+        folder = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
+        opened, extractor = open_with_extractor(folder, model, profile, device, threads)
+        stack.enter_context(opened)
+        plan = plan_groups(dataset, opened)
+        with progress("extracting", len(plan.work(update=True))) as advance:
+            index_groups(opened, extractor, plan, advance)
         with progress("searching", len(dataset.query_ids)) as advance:
             scores = evaluate_groups(
                 dataset, opened, extractor, SearchConfig(rerank=rerank), advance

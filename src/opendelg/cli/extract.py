@@ -31,24 +31,25 @@ def extract(
 ) -> None:
     """Write the features of each image to a file of its own.
 
-    Files that the same model and profile wrote are kept, so an interrupted run continues.  Images
-    that cannot be read are listed and the exit status is 3.
+    Files that the same model and profile wrote are kept unless the image is newer, so an
+    interrupted run continues.  Images that cannot be read are listed and the exit status is 3.
 
     \b
     delg extract photos/ --out features/
     delg extract a.jpg b.jpg --out features/ --profile paper
     """
-    from opendelg.errors import ImageError
+    from opendelg.errors import ImageError, OpenDelgError
     from opendelg.extraction import extract_stream
-    from opendelg.feature_files import feature_path, has_recipe, write_npz
+    from opendelg.feature_files import feature_paths, is_current, write_npz
     from opendelg.image import find_images
     from opendelg.recipes import recipe_of
 
+    if out.exists() and not out.is_dir():
+        raise OpenDelgError(f"out must be a folder, got {str(out)!r}; choose another one")
+    targets = feature_paths(find_images(images), images, out)
     extractor = open_extractor(model, profile, device, threads)
     recipe = recipe_of(extractor).to_json()
-    found = find_images(images)
-    targets = {image: feature_path(image, images, out) for image in found}
-    work = [image for image in found if not has_recipe(targets[image], recipe)]
+    work = [image for image, path in targets.items() if not is_current(path, image, recipe)]
     failures = []
     with progress("extracting", len(work)) as advance:
         for image, features in extract_stream(work, extractor, decode_threads=2):
@@ -63,13 +64,13 @@ def extract(
             {
                 "out": str(out),
                 "written": len(work) - len(failures),
-                "kept": len(found) - len(work),
+                "kept": len(targets) - len(work),
                 "failures": [{"path": str(path), "reason": reason} for path, reason in failures],
             }
         )
     else:
         print(
-            f"{shown(out)}: {len(work) - len(failures)} written, {len(found) - len(work)} kept, "
+            f"{shown(out)}: {len(work) - len(failures)} written, {len(targets) - len(work)} kept, "
             f"{len(failures)} unreadable"
         )
     if failures:

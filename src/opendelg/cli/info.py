@@ -30,7 +30,7 @@ def info(collection: CollectionArgument, json: JsonOption = False) -> None:
     for name, value in values.items():
         if name == "failures":
             for failure in failures:
-                print(f"unreadable: {shown(failure.path)}: {failure.reason}")
+                print(f"unreadable: {shown(failure.path)}: {shown(failure.reason)}")
         elif name == "roots":
             print("photos below: " + ", ".join(shown(root) for root in found.roots))
         else:

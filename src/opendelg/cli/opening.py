@@ -1,6 +1,8 @@
 """Options that several commands share, and what they open."""
 
 import json
+import math
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
+
+ID_PREFIX = "id:"
 
 CollectionArgument = Annotated[Path, typer.Argument(help="Folder that `delg index` made.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -39,11 +43,19 @@ def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
         return None
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
+        if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+            raise ValueError("numbers must be finite")
     except ValueError as error:
         raise typer.BadParameter(
             f"box must be four numbers x1,y1,x2,y2, got {text!r}", param_hint="--box"
         ) from error
     return x1, y1, x2, y2
+
+
+def parse_id(text: str) -> int | None:
+    """N of id:N; None if the text is a path."""
+    number = text.removeprefix(ID_PREFIX)
+    return int(number) if text.startswith(ID_PREFIX) and number.isdecimal() else None
 
 
 def open_extractor(
@@ -75,11 +87,46 @@ def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
     return collection
 
 
+def open_with_extractor(
+    folder: Path, model: str | None, profile_name: str | None, device: Device, threads: int | None
+) -> tuple["Collection", "Extractor"]:
+    """Open or make a collection, with the extractor that it is made by.
+
+    A collection that exists decides what is not named; what is named must be the collection's.
+    """
+    from opendelg.collection import Collection
+    from opendelg.recipes import extractor_for
+
+    if not Collection.exists(folder):
+        extractor = open_extractor(model, profile_name, device, threads)
+        return open_or_create(folder, extractor), extractor
+    collection = Collection.open(folder)
+    try:
+        return collection, extractor_for(collection, device, threads, model, profile_name)
+    except BaseException:
+        collection.close()
+        raise
+
+
 def print_json(value: dict[str, Any]) -> None:
-    """Print one object; undecodable bytes of file names become escapes."""
-    print(json.dumps(value, ensure_ascii=True))
+    """Print one object: undecodable bytes of file names become escapes, NaN becomes null."""
+    print(json.dumps(_finite(value), ensure_ascii=True, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for each number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown(path: Path | str) -> str:
-    """A path that can be printed whatever its bytes are."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path or reason on one line, whatever its bytes are: what cannot be seen is escaped."""
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"  # other spaces
+        else character.encode("unicode_escape").decode()
+        for character in str(path)
+    )

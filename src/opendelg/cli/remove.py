@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from opendelg.cli.opening import CollectionArgument, JsonOption, print_json
+from opendelg.cli.opening import CollectionArgument, JsonOption, parse_id, print_json
 
 
 def remove(
@@ -20,14 +20,12 @@ def remove(
     \b
     delg remove photos.delg ~/Photos/private.jpg id:17
     """
-    from opendelg.cli.search import ID_PREFIX
     from opendelg.collection import Collection
 
     items: list[int | Path] = []
     for text in images:
-        number = text.removeprefix(ID_PREFIX)
-        is_id = text.startswith(ID_PREFIX) and number.isdecimal()
-        items.append(int(number) if is_id else Path(text))
+        image_id = parse_id(text)
+        items.append(Path(text) if image_id is None else image_id)
     with Collection.open(collection) as opened:
         with opened.batch():
             num_removed = opened.remove(items)

@@ -13,6 +13,7 @@ from opendelg.cli.opening import (
     ModelOption,
     ThreadsOption,
     parse_box,
+    parse_id,
     print_json,
     shown,
 )
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.extraction import Box
     from opendelg.search import Searcher, SearchResponse
-
-ID_PREFIX = "id:"
 
 
 def search(
@@ -60,14 +59,15 @@ def search(
         extractor = extractor_for(opened, device, threads, model)
         searcher = Searcher(opened, extractor, SearchConfig(top, rerank))
         path, image_id, response = _search(searcher, query, corners)
+        # First the answer: a full disk may cost the evidence, not more.
+        if json:
+            _print_json(path, image_id, corners, response)
+        else:
+            _print(response, len(opened))
         if html is not None:
             _write_evidence(html, path, corners, response, opened, searcher)
-    if json:
-        _print_json(path, image_id, corners, response)
-    else:
-        _print(response)
-        if html is not None:
-            print(f"evidence: {shown(html / 'index.html')}")
+            if not json:
+                print(f"evidence: {shown(html / 'index.html')}")
 
 
 def _search(
@@ -76,12 +76,12 @@ def _search(
     """Path and id of the query, and the answer; an id is looked up, a file is extracted."""
     from opendelg.image import read_image
 
-    number = query.removeprefix(ID_PREFIX)
-    if query.startswith(ID_PREFIX) and number.isdecimal():
-        image = searcher.collection.image(int(number))
+    number = parse_id(query)
+    if number is not None:
+        image = searcher.collection.image(number)
         if box is None:
             return image.path, image.id, searcher.search_stored(image.id)
-        return image.path, image.id, searcher.search(read_image(image.path), box)
+        return image.path, image.id, searcher.search(read_image(image.path), box, image.id)
     path = Path(query)
     draft = searcher.extractor.config.draft_size if box is None else None
     response = searcher.search(read_image(path, draft_size=draft), box)
@@ -96,7 +96,7 @@ def _write_evidence(
     collection: "Collection",
     searcher: "Searcher",
 ) -> None:
-    from opendelg.evidence import png_name, write_page, write_png
+    from opendelg.evidence import png_name, remove_earlier_evidence, write_page, write_png
     from opendelg.extraction import profile_name
     from opendelg.search import query_side, result_evidence
 
@@ -108,6 +108,7 @@ def _write_evidence(
         "Collection": f"{shown(collection.folder)}, {len(collection)} images",
         "Verified candidates": str(searcher.config.rerank),
     }
+    remove_earlier_evidence(folder)
     write_page(side, box, evidences, folder, seconds=response.seconds, settings=settings)
     for evidence in evidences:
         write_png(evidence, folder / png_name(evidence), query_box=box)
@@ -133,9 +134,16 @@ def _print_json(
     )
 
 
-def _print(response: "SearchResponse") -> None:
-    confident = [r for r in response.results if (r.candidate.same or 0) >= 0.5]
-    if not confident:
+def _print(response: "SearchResponse", num_images: int) -> None:
+    candidates = [result.candidate for result in response.results]
+    if not candidates:
+        print("The collection is empty" if num_images == 0 else "No other photo is in it")
+        return
+    if all(found.verification is None for found in candidates):
+        print("Not verified (--rerank 0); the most similar photos are:")
+    elif all(found.same is None for found in candidates):
+        print("Not rated, as these weights have no model of `same`; the best photos are:")
+    elif not any((found.same or 0) >= 0.5 for found in candidates):
         print("No confident match; the most similar photos are:")
     print("rank   same  inliers  similarity  photo")
     for result in response.results:

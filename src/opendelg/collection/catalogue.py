@@ -30,6 +30,8 @@ from opendelg.collection.records import FileStat
 from opendelg.collection.schema import check_format
 from opendelg.errors import FormatError, OpenDelgError
 
+MAX_ID = 2**63 - 1  # SQLite's integers; a user may ask for any number
+
 
 @dataclass(frozen=True)
 class State:
@@ -286,6 +288,8 @@ class Catalogue:
 
     def delete_image(self, image_id: int) -> bool:
         """Removes an image and its features; whether there was one."""
+        if image_id > MAX_ID:
+            return False
         if self.query("DELETE FROM images WHERE id = ?", (image_id,)).rowcount == 0:
             return False
         self._count_change(rewrites=True)
@@ -365,6 +369,8 @@ class Catalogue:
 
     def descriptor(self, image_id: int) -> bytes | None:
         """Global descriptor of one image as stored, None if there is none."""
+        if image_id > MAX_ID:
+            return None
         row = self.query(
             "SELECT descriptor FROM global_descriptors WHERE image_id = ?", (image_id,)
         ).fetchone()

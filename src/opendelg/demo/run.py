@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from opendelg.evidence import png_name, write_page, write_png
+from opendelg.evidence import png_name, remove_earlier_evidence, write_page, write_png
 from opendelg.image import read_image
 from opendelg.search import Searcher, SearchResponse, query_side, result_evidence
 
@@ -89,6 +89,7 @@ def _show(
     side = query_side(query.path, response.query)
     evidences = [result_evidence(result, response.query, side) for result in response.results]
     settings = {"Model": searcher.extractor.weights.name}
+    remove_earlier_evidence(folder / name)
     write_page(side, None, evidences, folder / name, seconds=response.seconds, settings=settings)
     for evidence in evidences[:RESULTS_SHOWN]:
         write_png(evidence, folder / name / png_name(evidence))

@@ -12,7 +12,7 @@ from opendelg.datasets.groups import GroupsDataset
 from opendelg.errors import OpenDelgError
 from opendelg.extraction import Extractor
 from opendelg.features import ImageFeatures
-from opendelg.indexing import index_photos, plan_indexing
+from opendelg.indexing import Plan, index_photos, plan_indexing
 from opendelg.metrics.retrieval import RetrievalScores, mean_scores
 from opendelg.search import SearchConfig, compare, rerank, settings_for
 
@@ -46,19 +46,31 @@ def _as_dict(scores: RetrievalScores) -> dict[str, Any]:
     }
 
 
+def require_positives(dataset: GroupsDataset) -> None:
+    """Raises OpenDelgError if no query can find anything: there would be no figure."""
+    if dataset.num_without_positives == len(dataset.query_ids):
+        raise OpenDelgError(
+            "a query must have database images of its group, got none for any of "
+            f"{len(dataset.query_ids)} queries"
+        )
+
+
+def plan_groups(dataset: GroupsDataset, collection: Collection) -> Plan:
+    """Which images of the dataset the collection lacks or has outdated."""
+    return plan_indexing(collection, [dataset.path(number) for number in range(len(dataset.names))])
+
+
 def index_groups(
-    dataset: GroupsDataset,
     collection: Collection,
     extractor: Extractor,
+    plan: Plan,
     progress: Callable[[Path], None] | None = None,
 ) -> None:
-    """Extract every image of the dataset that the collection lacks.
+    """Extract every image of a plan (see `plan_groups`).
 
     Raises:
         OpenDelgError: If an image cannot be read: figures without it would not be comparable.
     """
-    paths = [dataset.path(number) for number in range(len(dataset.names))]
-    plan = plan_indexing(collection, paths)
     report = index_photos(collection, extractor, plan, update=True, progress=progress)
     if report.failures:
         path, reason = report.failures[0]
@@ -85,7 +97,11 @@ def evaluate_groups(
         extractor: What made the collection; its weights rate the pairs.
         config: How many candidates are verified, and how.
         progress: Called with the number of each query that is done.
+
+    Raises:
+        OpenDelgError: If no query has positives, or the collection lacks an image.
     """
+    require_positives(dataset)
     config = config or SearchConfig()
     stored = _stored_ids(dataset, collection)
     ids, descriptors = collection.global_descriptors()

@@ -9,6 +9,7 @@ from opendelg.evidence.drawing import draw_evidence, png_name, write_png
 from opendelg.evidence.page import write_page
 from opendelg.evidence.records import Box, Evidence, Side
 from opendelg.evidence.wording import percent, verdict
+from opendelg.evidence.writing import remove_earlier_evidence
 
 __all__ = [
     "Box",
@@ -17,6 +18,7 @@ __all__ = [
     "draw_evidence",
     "percent",
     "png_name",
+    "remove_earlier_evidence",
     "verdict",
     "write_page",
     "write_png",

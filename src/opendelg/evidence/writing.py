@@ -1,9 +1,14 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
+import re
 from pathlib import Path
 
 from opendelg.errors import OpenDelgError
+
+_OUR_PAGE = b'<header class="answer">'  # in every page of `write_page`
+_OUR_PICTURE = re.compile(r"\d{3,}_[A-Za-z0-9_-]+\.png")
 
 
 def make_folder(folder: Path) -> None:
@@ -37,6 +42,18 @@ def write_whole(path: Path, content: bytes) -> None:
         _remove(unfinished)
 
 
+def remove_earlier_evidence(folder: Path) -> None:
+    """Remove the pictures of an earlier search (see `png_name`) beside its page, nothing else."""
+    try:
+        page = (folder / "index.html").read_bytes()
+    except OSError:
+        return
+    if _OUR_PAGE in page:
+        for path in folder.iterdir():
+            if _OUR_PICTURE.fullmatch(path.name):
+                _remove(path)
+
+
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
@@ -46,7 +63,6 @@ def _remove(path: Path) -> None:
 
 def _not_writable(path: Path, error: OSError) -> OpenDelgError:
     reason = error.strerror or str(error)
-    return OpenDelgError(
-        f"output must be writable, got {reason!r} for {str(path)!r}; "
-        "free some space or choose another folder"
-    )
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space or choose another folder" if is_full else "choose another folder"
+    return OpenDelgError(f"output must be writable, got {reason!r} for {str(path)!r}; {remedy}")

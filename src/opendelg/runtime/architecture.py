@@ -4,6 +4,7 @@ Importing torch takes longer than a search, so the settings and layouts of `open
 repeated here as plain data; a test holds the two equal.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,12 +44,31 @@ class Architecture:
     gem_epsilon: float
     resize_rule: Literal["half_pixel", "legacy"]
 
+    def __post_init__(self) -> None:
+        if self.block not in ("basic", "bottleneck"):
+            raise ValueError(f"block must be 'basic' or 'bottleneck', got {self.block!r}")
+        if self.local_stride not in (16, 32):
+            raise ValueError(f"local_stride must be 16 or 32, got {self.local_stride}")
+        if self.resize_rule not in ("half_pixel", "legacy"):
+            raise ValueError(
+                f"resize_rule must be 'half_pixel' or 'legacy', got {self.resize_rule!r}"
+            )
+        if len(self.units) != 4:
+            raise ValueError(f"units must be four numbers, got {self.units}")
+        if min(*self.units, self.num_global_dimensions, self.num_local_dimensions) < 1:
+            raise ValueError(f"units and dimensions must be positive, got {self}")
+        if not (0 < self.gem_power < math.inf and 0 <= self.gem_epsilon < math.inf):
+            raise ValueError(
+                "gem_power must be positive and gem_epsilon not negative, got "
+                f"{self.gem_power} and {self.gem_epsilon}"
+            )
+
     @classmethod
     def from_settings(cls, model: Mapping[str, Any]) -> "Architecture":
         """The architecture in `Weights.model`, the complete fields of a ModelConfig.
 
         Raises:
-            WeightsError: If a setting is absent or unknown to this version.
+            WeightsError: If a setting is absent, unknown to this version or out of range.
         """
         try:
             return cls(
@@ -65,6 +85,10 @@ class Architecture:
         except KeyError as error:
             raise WeightsError(
                 f"model settings must be complete and known, got no {error} in {dict(model)}"
+            ) from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise WeightsError(
+                f"model settings must be valid, got {dict(model)} ({error})"
             ) from error
 
     @property

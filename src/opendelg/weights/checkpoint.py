@@ -83,7 +83,8 @@ def read_weights(path: Path) -> Weights:
 
     Raises:
         FileNotFoundError: If it is absent.
-        WeightsError: If it is no safetensors file of this project, or of a newer version.
+        WeightsError: If it is no safetensors file of this project, of a newer version, or if
+            a number in it is not finite.
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights must be a file, got {str(path)!r}")
@@ -91,30 +92,58 @@ def read_weights(path: Path) -> Weights:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError(
             f"weights must be a safetensors file, got {str(path)!r} ({error})"
         ) from error
     try:
         header = json.loads(metadata["opendelg"])
         version = header["version"]
+        if not isinstance(version, int):
+            raise TypeError(f"version must be a whole number, got {version!r}")
         if version > FORMAT_VERSION:
             raise WeightsError(
                 f"weights version must be at most {FORMAT_VERSION}, got {version} in "
                 f"{str(path)!r}; update opendelg"
             )
-        return Weights(
-            name=header["name"],
+        weights = Weights(
+            name=str(header["name"]),
             path=path,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            model=header["model"],
+            model=_section(header, "model"),
             state=state,
-            score_threshold=header["score_threshold"],
-            same=None if header["same"] is None else SameModel(**header["same"]),
-            training=header["training"],
+            score_threshold=_number(header["score_threshold"]),
+            same=None
+            if header["same"] is None
+            else SameModel(**_numbers(_section(header, "same"))),
+            training=_section(header, "training"),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"weights must have an opendelg header, got {str(path)!r}; "
-            "only files that opendelg wrote can be read"
+            f"only files that opendelg wrote can be read ({error})"
         ) from error
+    broken = [key for key, array in state.items() if not np.isfinite(array).all()]
+    if broken:
+        raise WeightsError(
+            f"weights must be finite, got other numbers in {broken} of {str(path)!r}"
+        )
+    return weights
+
+
+def _section(header: Any, name: str) -> dict[str, Any]:
+    """A part of the header that has names of its own."""
+    if not isinstance(header[name], dict):
+        raise TypeError(f"{name} must be an object, got {header[name]!r}")
+    return dict(header[name])
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> float:
+    """A finite number of the header."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"number must be finite, got {value!r}")
+    return float(value)
