@@ -1,8 +1,8 @@
 """Inference on the CPU: ONNX Runtime against eager torch, and what each profile costs.
 
-    python benchmarks/inference.py [--model NAME|FILE] [--threads 2] [--json]
+    python benchmarks/inference.py [--model NAME|FILE] [--profile balanced] [--threads 2] [--json]
 
-Each computes the same pyramid of one photo in the balanced profile, in float32, in turn, in one
+Each computes the same pyramid of one photo in one profile, in float32, in turn, in one
 run; the ratio of their times is the result.  Torch runs in its default memory layout and in
 channels_last, which it prefers.  All is measured twice, because by default glibc returns large
 tensors of torch to the system and clears their pages again: once as installed, once with glibc
@@ -49,6 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="name or file; default: the packaged weights if present")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--profile", choices=PROFILES, default="balanced", help="of the photo that is compared"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each runtime")
     parser.add_argument("--photos", type=int, default=12, help="files of the stream")
     parser.add_argument("--json", action="store_true")
@@ -61,7 +64,8 @@ def main() -> None:
             "cold_start_s": cold_start(weights),
         }
         fast = OnnxRuntime(weights, options.threads)
-        results |= compare_runtimes(weights, fast, options.threads, options.rounds)
+        config = profile(options.profile)
+        results |= compare_runtimes(weights, fast, options.threads, options.rounds, config)
         results |= compare_stream(weights, fast, Path(folder), options.photos)
         results |= measure_profiles(weights, fast)
     if options.json:
@@ -100,10 +104,10 @@ def cold_start(weights: Weights) -> float:
 
 
 def compare_runtimes(
-    weights: Weights, fast: Runtime, threads: int, rounds: int
+    weights: Weights, fast: Runtime, threads: int, rounds: int, config: ExtractionConfig
 ) -> dict[str, float]:
     """Times of one photo's passes on both runtimes, and the rate of a large matrix product."""
-    passes = passes_of(drawn_photo(PHOTO_SIZE, 0), profile("balanced"))
+    passes = passes_of(drawn_photo(PHOTO_SIZE, 0), config)
     channels_last = TorchRuntime(weights, "cpu", threads)
     network = load_network(weights)
     with FlopCounterMode(display=False) as counter:

@@ -75,6 +75,7 @@ def write_weights(
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
+    part.chmod(0o644)
     part.replace(path)
 
 
