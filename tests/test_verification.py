@@ -68,7 +68,7 @@ def test_residuals_of_all_inliers_are_below_the_limit_in_query_pixels():
     query_from_database = invert_affine(found.database_from_query)
     arrived = apply_affine(query_from_database, database.keypoints[found.matches[:, 1]])
     residuals = np.linalg.norm(arrived - query.keypoints[found.matches[:, 0]], axis=1)
-    assert_array_equal(found.inliers, residuals < 16)
+    assert_array_equal(found.inliers, residuals < VerificationSettings().max_residual)
 
 
 def test_scales_tell_the_zoom_where_few_matches_are_true():
