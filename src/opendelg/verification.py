@@ -64,9 +64,9 @@ class VerificationSettings:
 
     mode: Literal["standard", "paper"] = "standard"
     min_similarity: float = 0.5  # cosine; 0.4 is as good and slower, 0.6 and 0.7 separate worse
-    # px of the query as extracted, one and a half cells at scale 1.  With the starter on photos left
-    # out of its training, AUC of true against most similar false pairs: 16: 0.782, 24: 0.794,
-    # 32: 0.793.
+    # px of the query as extracted, one and a half cells at scale 1.  With the starter, on photos
+    # left out of its training, AUC of true against most similar false pairs: 16 px 0.782,
+    # 24 px 0.794, 32 px 0.793.
     max_residual: float = 24.0
     max_image_size: int = 1024  # px, longer side that extraction reduces larger images to
     min_image_size: int = 1  # px, longer side that extraction enlarges smaller images to
