@@ -16,7 +16,7 @@ class SameModel:
 
     intercept: float
     similarity: float  # per unit of cosine similarity of the global descriptors
-    log_inliers: float  # per unit of log(1 + num_inliers)
+    log_inliers: float  # per unit of log(1 + inliers, weighted with their share of the matches)
     spread: float  # per unit of the query's share that the inliers cover
 
     def probability(
@@ -41,7 +41,7 @@ def fit_same(
 
     Args:
         similarities: (K,) cosine similarities of global descriptors.
-        num_inliers: (K,) inliers of the verification.
+        num_inliers: (K,) inliers, as `Verification.support` counts them.
         spreads: (K,) share of the query that the inliers cover.
         is_same: (K,) bool labels.
         ridge: Weight per pair of the squared coefficients, which keeps separable data finite.

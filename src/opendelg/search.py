@@ -96,7 +96,7 @@ def compare(
     if same is not None and verifications:
         probabilities = same.probability(
             np.asarray(similarities),
-            np.array([found.num_inliers for found in verifications]),
+            np.array([found.support for found in verifications]),
             np.array([found.spread for found in verifications]),
         ).tolist()
     return [

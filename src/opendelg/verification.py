@@ -121,6 +121,14 @@ class Verification:
         """How many matches agree with the transform: the score that candidates are ranked by."""
         return int(np.count_nonzero(self.inliers))
 
+    @property
+    def support(self) -> float:
+        """Inliers times their share of the matches: what `same` is told of them.
+
+        Plain textures match a lot and anywhere, so some of many matches always agree by chance.
+        """
+        return self.num_inliers**2 / max(1, len(self.matches))
+
 
 def verify(
     query: LocalFeatures,

@@ -35,7 +35,7 @@ class LabelledPairs:
     """What search found out about pairs, and the truth."""
 
     similarities: np.ndarray  # (P,) float32
-    num_inliers: np.ndarray  # (P,) int64
+    supports: np.ndarray  # (P,) float64, see `Verification.support`
     spreads: np.ndarray  # (P,) float64
     is_same: np.ndarray  # (P,) bool
     query_ids: np.ndarray  # (P,) int64
@@ -98,7 +98,7 @@ def labelled_pairs(
     ids, descriptors = collection.global_descriptors()
     images = collection.images(ids)
     labels = [label_of(image.path) for image in images]
-    rows: list[tuple[float, int, float, bool, int]] = []
+    rows: list[tuple[float, float, float, bool, int]] = []
     for row, label in enumerate(labels):
         if label is None:
             continue
@@ -110,7 +110,7 @@ def labelled_pairs(
         sizes = [images[other].size for other in nearest]
         found = verify_many(features.local, locals_, features.size, sizes, settings)
         rows += [
-            (similarities[other], one.num_inliers, one.spread, labels[other] == label, ids[row])
+            (similarities[other], one.support, one.spread, labels[other] == label, ids[row])
             for other, one in zip(nearest, found, strict=True)
         ]
         if progress is not None:
@@ -121,7 +121,7 @@ def labelled_pairs(
 
 def fit_pairs(pairs: LabelledPairs) -> SameModel:
     """The logistic model of labelled pairs."""
-    return fit_same(pairs.similarities, pairs.num_inliers, pairs.spreads, pairs.is_same)
+    return fit_same(pairs.similarities, pairs.supports, pairs.spreads, pairs.is_same)
 
 
 def store_same(path: Path, same: SameModel) -> None:
@@ -140,7 +140,7 @@ def store_same(path: Path, same: SameModel) -> None:
 
 def log_loss(same: SameModel, pairs: LabelledPairs) -> float:
     """Mean negative log-likelihood of the pairs, in nats."""
-    probability = same.probability(pairs.similarities, pairs.num_inliers, pairs.spreads)
+    probability = same.probability(pairs.similarities, pairs.supports, pairs.spreads)
     right = np.where(pairs.is_same, probability, 1 - probability)
     return float(-np.log(np.maximum(right, 1e-12)).mean())
 
