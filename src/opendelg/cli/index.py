@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
-    Device,
     DeviceOption,
     JsonOption,
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    open_extractor,
-    open_or_create,
+    open_with_extractor,
     print_json,
     shown,
 )
 from opendelg.cli.progress import progress
 
 if TYPE_CHECKING:
-    from opendelg.collection import Collection
-    from opendelg.extraction import Extractor
     from opendelg.indexing import IndexReport
 
 GPU_BATCH = 16  # images of equal size that a GPU takes at a time
@@ -57,7 +53,7 @@ def index(
 
     started = time.monotonic()
     require_paths(photos)  # before anything is created
-    opened, extractor = _open(collection, model, profile, device, threads)
+    opened, extractor = open_with_extractor(collection, model, profile, device, threads)
     with opened:
         plan = plan_indexing(opened, photos)
         with progress("indexing", len(plan.work(update))) as advance:
@@ -73,24 +69,6 @@ def index(
     _print(report, num_images, collection, time.monotonic() - started, json)
     if report.failures:
         raise typer.Exit(3)
-
-
-def _open(
-    folder: Path, model: str | None, profile: str | None, device: Device, threads: int | None
-) -> tuple["Collection", "Extractor"]:
-    """Open or make the collection, with the extractor that it is made by."""
-    from opendelg.collection import Collection
-    from opendelg.recipes import extractor_for
-
-    if not Collection.exists(folder):
-        extractor = open_extractor(model, profile, device, threads)
-        return open_or_create(folder, extractor), extractor
-    collection = Collection.open(folder)
-    try:
-        return collection, extractor_for(collection, device, threads, model, profile)
-    except BaseException:
-        collection.close()
-        raise
 
 
 def _print(
