@@ -8,14 +8,13 @@ random pairs would be too easy and make it overconfident.
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from opendelg.collection import Collection
 from opendelg.errors import OpenDelgError
-from opendelg.features import ImageFeatures
 from opendelg.image import find_images
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
@@ -38,7 +37,6 @@ class LabelledPairs:
     supports: np.ndarray  # (P,) float64, see `Verification.support`
     spreads: np.ndarray  # (P,) float64
     is_same: np.ndarray  # (P,) bool
-    query_ids: np.ndarray  # (P,) int64
 
     def __len__(self) -> int:
         return len(self.is_same)
@@ -98,7 +96,7 @@ def labelled_pairs(
     ids, descriptors = collection.global_descriptors()
     images = collection.images(ids)
     labels = [label_of(image.path) for image in images]
-    rows: list[tuple[float, float, float, bool, int]] = []
+    rows: list[tuple[float, float, float, bool]] = []
     for row, label in enumerate(labels):
         if label is None:
             continue
@@ -106,11 +104,10 @@ def labelled_pairs(
         similarities[row] = -np.inf
         nearest = np.argsort(-similarities, kind="stable")[:candidates]
         query, *locals_ = collection.local_features(ids[[row, *nearest]])
-        features = ImageFeatures(images[row].size, descriptors[row], query)
         sizes = [images[other].size for other in nearest]
-        found = verify_many(features.local, locals_, features.size, sizes, settings)
+        found = verify_many(query, locals_, images[row].size, sizes, settings)
         rows += [
-            (similarities[other], one.support, one.spread, labels[other] == label, ids[row])
+            (similarities[other], one.support, one.spread, labels[other] == label)
             for other, one in zip(nearest, found, strict=True)
         ]
         if progress is not None:
@@ -143,15 +140,3 @@ def log_loss(same: SameModel, pairs: LabelledPairs) -> float:
     probability = same.probability(pairs.similarities, pairs.supports, pairs.spreads)
     right = np.where(pairs.is_same, probability, 1 - probability)
     return float(-np.log(np.maximum(right, 1e-12)).mean())
-
-
-def split_by_query(pairs: LabelledPairs, num_folds: int) -> list[LabelledPairs]:
-    """Split so that all pairs of a query fall into one part."""
-    fold = pairs.query_ids % num_folds
-    return [_take(pairs, fold == number) for number in range(num_folds)]
-
-
-def _take(pairs: LabelledPairs, rows: np.ndarray) -> LabelledPairs:
-    return replace(
-        pairs, **{name: getattr(pairs, name)[rows] for name in pairs.__dataclass_fields__}
-    )
