@@ -101,8 +101,8 @@ def labelled_pairs(
         if label is None:
             continue
         similarities = descriptors @ descriptors[row]
-        similarities[row] = -np.inf
-        nearest = np.argsort(-similarities, kind="stable")[:candidates]
+        order = np.argsort(-similarities, kind="stable")
+        nearest = order[order != row][:candidates]
         query, *locals_ = collection.local_features(ids[[row, *nearest]])
         sizes = [images[other].size for other in nearest]
         found = verify_many(query, locals_, images[row].size, sizes, settings)
