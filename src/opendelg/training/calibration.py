@@ -7,14 +7,17 @@ random pairs would be too easy and make it overconfident.
 
 import logging
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from opendelg.collection import Collection
+from opendelg.datasets.groups import read_groups
+from opendelg.datasets.town import render_town
 from opendelg.errors import OpenDelgError
+from opendelg.extraction import Extractor
 from opendelg.image import find_images
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
@@ -47,34 +50,60 @@ def calibrate(path: Path, config: CalibrationConfig, root: Path = Path()) -> Sam
 
     Args:
         path: Weights file; written again.
-        config: Labelled photos and distractors.
+        config: Labelled photos, distractors and rendered towns.
         root: What relative folders refer to.
 
     Raises:
         OpenDelgError: If the photos hold no right or no wrong pair.
     """
-    labelled = find_images([root / folder for folder in config.folders])
-    others = find_images([root / folder for folder in config.distractors])
-    others = others[:: max(1, -(-len(others) // config.max_distractors))]
-    labels = {photo: str(photo.parent) for photo in labelled}
     extractor = make_extractor(str(path))
-    with tempfile.TemporaryDirectory(prefix="delg-") as folder:
-        made = Collection.create(Path(folder), recipe_of(extractor), extractor.config.precision)
-        with made as collection:
-            index_photos(collection, extractor, plan_indexing(collection, labelled + others))
-            names = {image.id: image.path for image in collection.images(collection.ids())}
-            known = {photo.resolve(): label for photo, label in labels.items()}
-            logger.info("verifying %d of %d photos", len(labelled), len(names))
-            settings = settings_for(extractor.config, VerificationSettings())
-            pairs = labelled_pairs(
-                collection, lambda photo: known.get(photo.resolve()), settings=settings
-            )
+    found = []
+    labelled = find_images([root / folder for folder in config.folders])
+    if labelled or not config.towns:
+        others = find_images([root / folder for folder in config.distractors])
+        others = others[:: max(1, -(-len(others) // config.max_distractors))]
+        labels = {photo: str(photo.parent) for photo in labelled}
+        found.append(_pairs_of_photos(extractor, labels, others))
+    for seed in config.towns:
+        with tempfile.TemporaryDirectory(prefix="delg-") as folder:
+            town = render_town(Path(folder) / "town", seed)
+            table = read_groups(town.groups, town.folder)
+            labels = {table.path(row): group for row, group in enumerate(table.groups)}
+            found.append(_pairs_of_photos(extractor, labels, []))
+    pairs = joined(found)
     if not 0 < np.count_nonzero(pairs.is_same) < len(pairs.is_same):
         raise OpenDelgError("calibration photos must give right and wrong pairs, got only one kind")
     same = fit_pairs(pairs)
     logger.info("same: %s, log loss %.3f on %d pairs", same, log_loss(same, pairs), len(pairs))
     store_same(path, same)
     return same
+
+
+def joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
+    """The pairs of several sets of photos."""
+    return LabelledPairs(
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(LabelledPairs)
+        )
+    )
+
+
+def _pairs_of_photos(
+    extractor: Extractor, labels: dict[Path, str], others: list[Path]
+) -> LabelledPairs:
+    """Pairs of labelled photos and distractors, searched in a collection of just these."""
+    known = {photo.resolve(): label for photo, label in labels.items()}
+    with tempfile.TemporaryDirectory(prefix="delg-") as folder:
+        made = Collection.create(Path(folder), recipe_of(extractor), extractor.config.precision)
+        with made as collection:
+            index_photos(collection, extractor, plan_indexing(collection, [*labels, *others]))
+            logger.info("verifying %d of %d photos", len(labels), len(collection))
+            return labelled_pairs(
+                collection,
+                lambda photo: known.get(photo.resolve()),
+                settings=settings_for(extractor.config, VerificationSettings()),
+            )
 
 
 def labelled_pairs(

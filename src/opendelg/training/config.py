@@ -42,8 +42,13 @@ class CalibrationConfig:
     folders: tuple[str, ...] = ()  # photos that show the same thing lie in one folder below these
     distractors: tuple[str, ...] = ()  # photos that show nothing of them
     max_distractors: int = 400
+    # Seeds of rendered towns, each a search of its own beside the photos: facades full of equal
+    # windows, which labelled photos of famous places hardly show.
+    towns: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if min(self.towns, default=0) < 0:
+            raise ValueError(f"towns must be seeds of at least 0, got {self.towns}")
         if self.max_distractors < 1:
             raise ValueError(f"max_distractors must be positive, got {self.max_distractors}")
 
