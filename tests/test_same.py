@@ -83,3 +83,13 @@ def test_both_labels_are_needed(labels):
     values = np.linspace(0, 1, len(labels))
     with pytest.raises(ValueError, match="is_same must hold both labels"):
         fit_same(values, values, values, labels)
+
+
+def test_more_evidence_never_lowers_the_probability(pairs):
+    (similarities, num_inliers, spreads, _), _ = pairs
+    against = SameModel(0.0, -4.0, 1.0, -2.0)
+    random = np.random.default_rng(1)
+    is_same = random.random(2000) < against.probability(similarities, num_inliers, spreads)
+    fitted = fit_same(similarities, num_inliers, spreads, is_same)
+    assert (fitted.similarity, fitted.spread) == (0.0, 0.0)
+    assert fitted.log_inliers > 0

@@ -39,6 +39,9 @@ def fit_same(
 ) -> SameModel:
     """Fit the model to K labelled pairs by Newton's method on the log-likelihood.
 
+    More evidence never lowers the probability: a coefficient that would be negative is 0.  Pairs
+    of several kinds of photos can ask for one, where the kind that is alike has fewer true pairs.
+
     Args:
         similarities: (K,) cosine similarities of global descriptors.
         num_inliers: (K,) inliers, as `Verification.support` counts them.
@@ -52,17 +55,31 @@ def fit_same(
     if not 0 < np.count_nonzero(is_same) < len(is_same):
         raise ValueError(f"is_same must hold both labels, got {len(is_same)} of one")
     rows = _columns(similarities, num_inliers, spreads)
-    coefficients = np.zeros(rows.shape[1])
-    penalty = ridge * len(rows) * np.diag([0.0, 1.0, 1.0, 1.0])  # the intercept is free
+    used = np.ones(rows.shape[1], bool)
+    coefficients = _fit(rows, used, is_same, ridge)
+    while coefficients[1:].min() < 0:
+        used[1 + coefficients[1:].argmin()] = False
+        coefficients = _fit(rows, used, is_same, ridge)
+    return SameModel(*(float(value) for value in coefficients))
+
+
+def _fit(rows: np.ndarray, used: np.ndarray, is_same: np.ndarray, ridge: float) -> np.ndarray:
+    """Coefficients (4,) of the used columns, the others being 0."""
+    chosen = rows[:, used]
+    coefficients = np.zeros(chosen.shape[1])
+    # The intercept is free.
+    penalty = ridge * len(rows) * np.diag(np.arange(len(coefficients)) > 0).astype(np.float64)
     for _ in range(100):
-        predicted = 1 / (1 + np.exp(-np.clip(rows @ coefficients, -50, 50)))
-        gradient = rows.T @ (predicted - is_same) + penalty @ coefficients
-        curvature = (rows * (predicted * (1 - predicted))[:, None]).T @ rows + penalty
+        predicted = 1 / (1 + np.exp(-np.clip(chosen @ coefficients, -50, 50)))
+        gradient = chosen.T @ (predicted - is_same) + penalty @ coefficients
+        curvature = (chosen * (predicted * (1 - predicted))[:, None]).T @ chosen + penalty
         step = np.linalg.solve(curvature + 1e-9 * np.eye(len(curvature)), gradient)
         coefficients -= np.clip(step, -5, 5)
         if np.abs(step).max() < 1e-8:
             break
-    return SameModel(*(float(value) for value in coefficients))
+    fitted = np.zeros(rows.shape[1])
+    fitted[used] = coefficients
+    return fitted
 
 
 def _columns(
