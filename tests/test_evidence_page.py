@@ -323,8 +323,8 @@ def test_per_cent_is_rounded_down_and_never_certain(probability: float, expected
     ("same", "expected"),
     [
         (0.99, "almost certainly the same place"),
-        (0.8, "very likely the same place"),
-        (0.5, "probably the same place"),
+        (0.9, "very likely the same place"),
+        (0.89, "possibly the same place"),
         (0.49, "no confident match"),
         (None, "not rated"),
         (float("nan"), "not rated"),

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 NUM_QUERIES = 6
 TOWN_WORD = (
     "These photos are rendered, not real: a small town drawn by this program. The probabilities "
-    "were fitted on real photos and are too sure of rendered ones, whose houses look alike; trust "
-    "the inliers here."
+    "were fitted on real photos and on two other such towns, whose houses look alike too."
 )
 
 

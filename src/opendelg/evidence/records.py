@@ -8,6 +8,10 @@ import numpy as np
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px of the original, upright image
 
+# Least probability of a confident match.  A search shows the best of a hundred candidates: at one
+# half each, a few wrong ones among them are to be expected.
+CONFIDENT = 0.9
+
 
 def _no_points() -> np.ndarray:
     return np.zeros((0, 2), np.float32)
@@ -61,5 +65,5 @@ class Evidence:
 
     @property
     def is_confident(self) -> bool:
-        """Whether the same place is at least as likely as not."""
-        return self.same is not None and self.same >= 0.5
+        """Whether the same place is likely enough to be called found."""
+        return self.same is not None and self.same >= CONFIDENT

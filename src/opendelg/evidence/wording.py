@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from opendelg.evidence.records import Evidence
+from opendelg.evidence.records import CONFIDENT, Evidence
 
 # What cannot be shown or would rearrange the text around it: control characters, halves of
 # surrogate pairs (bytes of a file name that are not UTF-8), and direction overrides.
@@ -39,10 +39,10 @@ def verdict(same: float | None) -> str:
         return "not rated"
     if same >= 0.95:
         return "almost certainly the same place"
-    if same >= 0.8:
+    if same >= CONFIDENT:
         return "very likely the same place"
     if same >= 0.5:
-        return "probably the same place"
+        return "possibly the same place"
     return "no confident match"
 
 
@@ -91,6 +91,6 @@ def headline(evidences: Sequence[Evidence]) -> tuple[str, str]:
         return found, "The best first; probabilities were not estimated."
     return (
         "No confident match",
-        "No photo below is more likely than not to show the same place. "
-        "They are only the most similar ones found.",
+        f"No photo below shows the same place with a probability of {percent(CONFIDENT)} or more. "
+        "They are only the best ones found.",
     )
