@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 NUM_QUERIES = 6
 TOWN_WORD = (
     "These photos are rendered, not real: a small town drawn by this program. The probabilities "
-    "were fitted on real photos and on two other such towns, whose houses look alike too."
+    "were fitted on real photos and on two other such towns. Two towers of one make can still be "
+    "called the same: look at the windows that the lines join."
 )
 
 
