@@ -60,6 +60,11 @@ def test_photos_of_one_place_only_are_an_error(weights_file: Path, photos: Path)
         calibrate(weights_file, config)
 
 
+def test_no_photos_at_all_are_an_error(weights_file: Path) -> None:
+    with pytest.raises(OpenDelgError, match="right and wrong pairs"):
+        calibrate(weights_file, CalibrationConfig())
+
+
 def test_pairs_of_several_sets_follow_each_other() -> None:
     one = LabelledPairs(np.array([0.1]), np.array([1.0]), np.array([0.2]), np.array([True]))
     two = replace(one, similarities=np.array([0.3]), is_same=np.array([False]))

@@ -36,7 +36,7 @@ CANDIDATES = 20  # nearest neighbours of a photo that enter the fit
 class LabelledPairs:
     """What search found out about pairs, and the truth."""
 
-    similarities: np.ndarray  # (P,) float32
+    similarities: np.ndarray  # (P,) float64
     supports: np.ndarray  # (P,) float64, see `Verification.support`
     spreads: np.ndarray  # (P,) float64
     is_same: np.ndarray  # (P,) bool
@@ -57,13 +57,11 @@ def calibrate(path: Path, config: CalibrationConfig, root: Path = Path()) -> Sam
         OpenDelgError: If the photos hold no right or no wrong pair.
     """
     extractor = make_extractor(str(path))
-    found = []
     labelled = find_images([root / folder for folder in config.folders])
-    if labelled or not config.towns:
-        others = find_images([root / folder for folder in config.distractors])
-        others = others[:: max(1, -(-len(others) // config.max_distractors))]
-        labels = {photo: str(photo.parent) for photo in labelled}
-        found.append(_pairs_of_photos(extractor, labels, others))
+    others = find_images([root / folder for folder in config.distractors])
+    others = others[:: max(1, -(-len(others) // config.max_distractors))]
+    labels = {photo: str(photo.parent) for photo in labelled}
+    found = [_pairs_of_photos(extractor, labels, others)]
     for seed in config.towns:
         with tempfile.TemporaryDirectory(prefix="delg-") as folder:
             town = render_town(Path(folder) / "town", seed)
@@ -141,8 +139,8 @@ def labelled_pairs(
         ]
         if progress is not None:
             progress(int(ids[row]))
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return LabelledPairs(*columns)
+    similarities, supports, spreads, is_same = np.array(rows, np.float64).reshape(-1, 4).T
+    return LabelledPairs(similarities, supports, spreads, is_same.astype(bool))
 
 
 def fit_pairs(pairs: LabelledPairs) -> SameModel:
