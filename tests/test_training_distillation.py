@@ -10,7 +10,7 @@ from opendelg.training.distillation import (
     DistillationConfig,
     cached_pooled_descriptors,
     descriptor_loss,
-    half_whiten,
+    fit_whitening,
     hint_loss,
     pooled_descriptors,
 )
@@ -98,6 +98,11 @@ def centred_units(descriptors):
     return unit - unit.mean(axis=0)
 
 
+def half_whiten(descriptors, num_dimensions, power):
+    whitening = fit_whitening(descriptors, num_dimensions, power)
+    return whitening.apply(torch.from_numpy(descriptors)).numpy()
+
+
 def test_whitened_rows_are_float32_of_unit_length(descriptors):
     whitened = half_whiten(descriptors, 4, 0.5)
     assert (whitened.shape, whitened.dtype) == ((200, 4), np.float32)
@@ -138,7 +143,7 @@ def test_a_torchvision_teacher_sees_imagenet_statistics(teacher):
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     expected = teacher.backbone.stages((values / 255 - mean) / std)
-    actual = teacher.stages((values - 128) / 128)
+    actual = teacher((values - 128) / 128)
     for stage, wanted in zip(actual, expected, strict=True):
         torch.testing.assert_close(stage, wanted, rtol=1e-4, atol=1e-4)
 
@@ -148,7 +153,7 @@ def test_a_caffe_teacher_sees_blue_first_minus_the_mean():
     values = torch.rand(1, 3, 32, 32) * 255
     bgr = values[:, [2, 1, 0]] - torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1)
     expected = teacher.backbone.stages(bgr)[-1]
-    actual = teacher.stages((values - 128) / 128)[-1]
+    actual = teacher((values - 128) / 128)[-1]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -198,7 +203,7 @@ def photos():
 
 def test_pooled_descriptors_are_gem_of_the_last_stage(teacher, photos):
     images = torch.from_numpy(photos[1]).permute(2, 0, 1)[None].float()
-    expected = gem(teacher.stages((images - 128) / 128)[-1])
+    expected = gem(teacher((images - 128) / 128)[-1])
     pooled = pooled_descriptors(teacher, photos, 96, CPU)
     assert (pooled.shape, pooled.dtype) == ((2, 4), np.float32)
     np.testing.assert_allclose(pooled[1], expected[0].numpy(), rtol=0.05)  # bfloat16
@@ -224,7 +229,9 @@ def test_descriptors_of_other_photos_or_sizes_are_computed(teacher, photos, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hint_weight": -1.0}, "must not be negative, got -1.0 and 1.0"),
+        ({"hint_weight": -1.0}, "weights of distillation must not be negative, got"),
+        ({"hint_until": 1.5}, "hint_until must be in"),
+        ({"view_weight": 1.0}, "must be 0 without a descriptor_teacher"),
         ({"photo_side": 8}, "photo_side and hint_only_size must be at least 32, got 8 and 96"),
         ({"hint_only_steps": 5}, "hint_only_steps must be 0 without a hint_teacher .*, got 5"),
     ],

@@ -149,7 +149,7 @@ def test_a_resumed_run_draws_other_views_and_light(config, monkeypatch):
 
     def recorded(self, batch, *_):
         batches.append(batch[0])
-        seeds.append(self._light.initial_seed())
+        seeds.append(self._chance.initial_seed())
 
     monkeypatch.setattr(DelgTraining, "on_train_batch_start", recorded)
     run_file.train(replace(config, seed=7))
@@ -231,6 +231,35 @@ def test_first_steps_can_learn_hints_only_from_small_crops(distilled, monkeypatc
     run_file.train(replace(distilled, data=data, distillation=teachers, steps=4))
     # Student and teacher see each batch.
     assert seen == [(32, 32)] * 4 + [(48, 48)] * 4
+
+
+@pytest.mark.parametrize("weight", ["view_weight", "map_weight"])
+def test_a_student_learns_what_the_teacher_says_of_each_view(
+    distilled, steps_taken, monkeypatch, weight
+):
+    # The teacher's own 8 channels, so that the whitening of whole photos fits the views too.
+    pooled = np.random.default_rng(0).normal(size=(12, 8)) ** 2
+    monkeypatch.setattr(run_file, "cached_pooled_descriptors", lambda *_: pooled)
+    teachers = DistillationConfig(
+        descriptor_teacher="b.npz", **{weight: 1.0, "descriptor_weight": 0.0}
+    )
+    distilled = replace(distilled, model=replace(TINY, num_global_dimensions=6))
+    run_file.train(replace(distilled, distillation=teachers))
+    losses = [loss.item() for loss in steps_taken]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+
+
+def test_hints_end_at_their_share_of_the_steps(distilled, monkeypatch):
+    logged = []
+    log_dict = DelgTraining.log_dict
+    monkeypatch.setattr(
+        DelgTraining,
+        "log_dict",
+        lambda self, d, **k: (logged.append(set(d)), log_dict(self, d, **k)),
+    )
+    teachers = DistillationConfig(hint_teacher="a.npz", hint_until=0.5)
+    run_file.train(replace(distilled, distillation=teachers, steps=4))
+    assert ["hint" in names for names in logged] == [True, True, False, False]
 
 
 def test_no_tensor_of_a_teacher_is_saved(distilled, tmp_path):

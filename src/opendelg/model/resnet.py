@@ -186,6 +186,10 @@ class ResNet(nn.Module):
             maps, 3, 2, padding=1 if self.layout.pool_padding == "symmetric" else 0
         )
 
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """As `stages`."""
+        return self.stages(images)
+
     def stages(self, images: Tensor) -> list[Tensor]:
         """Outputs of the first three stages: strides 4 or 8, 8 or 16, and 16."""
         maps, outputs = self.stem(images), []

@@ -71,6 +71,8 @@ class TrainingConfig:
     batch_size: int = 32
     num_workers: int = 1
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    compile: bool = False  # torch.compile networks: a minute at the start, then faster steps
+    max_minutes: float = 0.0  # the loop ends after so long, wherever the rate is then; 0: never
     checkpoint_every: int = 250  # steps
     seed: int = 0
 
@@ -82,6 +84,8 @@ class TrainingConfig:
             )
         if not 0 <= self.global_loss_from <= 1:
             raise ValueError(f"global_loss_from must be in [0, 1], got {self.global_loss_from}")
+        if not self.max_minutes >= 0:
+            raise ValueError(f"max_minutes must not be negative, got {self.max_minutes}")
         if self.num_workers < 0:
             raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
         if self.checkpoint_every < 1:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,9 @@ class DataConfig:
     folders: tuple[PhotoFolder, ...] = ()
     max_side: int = 384  # px, longer side of a photo as it is kept in memory
     image_size: int = 160  # px, side of the square views
+    # Where views are cut out: by the loader's processes, or on the device, which then holds all
+    # photos in its memory (`resident`).
+    views_on: Literal["loader", "device"] = "loader"
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
@@ -96,36 +100,43 @@ def read_photo(path: Path, max_side: int) -> np.ndarray:
     return resize_to_limit(pixels, size, max_size=max_side, min_size=-1)
 
 
+def _read_or_error(photo: Photo, config: DataConfig) -> np.ndarray | ImageError:
+    try:
+        return read_photo(photo.path, config.max_side)
+    except ImageError as error:
+        return error
+
+
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Random views of photos held in memory.
 
-    An item is a view (3, S, S) uint8, its label and the photo's position, both int64.
+    An item is a view (3, S, S) uint8, its label and the photo's position, both int64; where views
+    are made on the device, the view is empty.
     """
 
     def __init__(self, photo_list: PhotoList, config: DataConfig) -> None:
         self.config = config
-        pixels: list[np.ndarray] = []
-        photos: list[Photo] = []
-        for photo in photo_list.photos:
-            try:
-                pixels.append(read_photo(photo.path, config.max_side))
-                photos.append(photo)
-            except ImageError as error:
-                logger.warning("left out of training: %s", error)
-        self.pixels = pixels
-        self.photos = photos
+        self.pixels: list[np.ndarray] = []
+        self.photos: list[Photo] = []
+        with ThreadPoolExecutor() as pool:
+            read = pool.map(lambda photo: _read_or_error(photo, config), photo_list.photos)
+            for photo, pixels in zip(photo_list.photos, read, strict=True):
+                if isinstance(pixels, ImageError):
+                    logger.warning("left out of training: %s", pixels)
+                else:
+                    self.pixels.append(pixels)
+                    self.photos.append(photo)
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
+        label, number = torch.tensor(self.photos[position].label), torch.tensor(position)
+        if self.config.views_on == "device":
+            return torch.empty(0), label, number
         # Each worker has a generator of torch's, seeded from the run's; it goes on over epochs.
         random = np.random.default_rng(int(torch.randint(2**62, ()).item()))
         view = random_view(
             self.pixels[position], self.config.image_size, self.config.augmentation, random
         )
-        return (
-            torch.from_numpy(view).permute(2, 0, 1),
-            torch.tensor(self.photos[position].label),
-            torch.tensor(position),
-        )
+        return torch.from_numpy(view).permute(2, 0, 1), label, number

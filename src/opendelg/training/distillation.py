@@ -7,6 +7,7 @@ half-whitened GeM descriptor that a larger teacher gives to the whole photo.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,13 @@ class DistillationConfig:
     hint_teacher: str = ""  # .npz of a ResNet-18; its stage outputs are the hints
     descriptor_teacher: str = ""  # .npz of a ResNet-50; its GeM descriptor is the global target
     hint_weight: float = 1.0
-    descriptor_weight: float = 1.0
+    # Share of the steps over which the hints' weight falls in a straight line to 0; 0: it stays.
+    hint_until: float = 0.0
+    descriptor_weight: float = 1.0  # of the teacher's descriptor of the whole photo
+    # The descriptor teacher also looks at each view itself, before its light is changed: its
+    # descriptor of the view, and its map, which a linear layer shall tell from the student's.
+    view_weight: float = 0.0
+    map_weight: float = 0.0
     # Hints need no whole view: the first steps learn them alone, from small crops of the views,
     # three times as many a second.
     hint_only_steps: int = 0
@@ -40,11 +47,13 @@ class DistillationConfig:
     photo_side: int = 320  # px, longer side of the photo that the descriptor teacher sees
 
     def __post_init__(self) -> None:
-        if not (self.hint_weight >= 0 and self.descriptor_weight >= 0):
-            raise ValueError(
-                f"hint_weight and descriptor_weight must not be negative, "
-                f"got {self.hint_weight} and {self.descriptor_weight}"
-            )
+        weights = (self.hint_weight, self.descriptor_weight, self.view_weight, self.map_weight)
+        if not min(weights) >= 0:
+            raise ValueError(f"weights of distillation must not be negative, got {weights}")
+        if not 0 <= self.hint_until <= 1:
+            raise ValueError(f"hint_until must be in [0, 1], got {self.hint_until}")
+        if self.asks_about_views and not self.descriptor_teacher:
+            raise ValueError("view_weight and map_weight must be 0 without a descriptor_teacher")
         if min(self.photo_side, self.hint_only_size) < 32:
             raise ValueError(
                 f"photo_side and hint_only_size must be at least 32, "
@@ -55,6 +64,11 @@ class DistillationConfig:
                 f"hint_only_steps must be 0 without a hint_teacher and never negative, "
                 f"got {self.hint_only_steps}"
             )
+
+    @property
+    def asks_about_views(self) -> bool:
+        """Whether the descriptor teacher sees every view, not only whole photos."""
+        return self.view_weight > 0 or self.map_weight > 0
 
 
 def hint_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -77,7 +91,7 @@ def descriptor_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - (functional.normalize(student.float()) * teacher).sum(dim=1)).mean()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the teacher goes on to serve in training
 def pooled_descriptors(
     teacher: Teacher, photos: Sequence[np.ndarray], photo_side: int, device: torch.device
 ) -> np.ndarray:
@@ -85,34 +99,79 @@ def pooled_descriptors(
     import cv2
 
     teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pooled = []
+    by_size = defaultdict(list)
     for number, pixels in enumerate(photos):
         factor = photo_side / max(pixels.shape[:2])
         height, width = (max(32, round(side * factor / 32) * 32) for side in pixels.shape[:2])
-        resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-        images = torch.from_numpy(resized).permute(2, 0, 1)[None].to(device).float()
+        by_size[width, height].append(number)
+    batch_size = 64 if device.type == "cuda" else 1
+    batches = [
+        (size, numbers[start : start + batch_size])
+        for size, numbers in by_size.items()
+        for start in range(0, len(numbers), batch_size)
+    ]
+    pooled: dict[int, np.ndarray] = {}
+    for size, numbers in batches:
+        resized = [cv2.resize(photos[n], size, interpolation=cv2.INTER_AREA) for n in numbers]
+        images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(device).float()
         images = ((images - 128) / 128).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            maps = teacher.stages(images)[-1]
-        pooled.append(gem(maps)[0].cpu().numpy())
-        if number % 500 == 499:
-            logger.info("teacher descriptors: %d of %d photos", number + 1, len(photos))
-    return np.stack(pooled).astype(np.float32)
+            maps = teacher(images)[-1]
+        pooled |= zip(numbers, gem(maps).cpu().numpy(), strict=True)
+        if len(pooled) % 500 < len(numbers):
+            logger.info("teacher descriptors: %d of %d photos", len(pooled), len(photos))
+    return np.stack([pooled[number] for number in range(len(photos))]).astype(np.float32)
 
 
-def half_whiten(descriptors: np.ndarray, num_dimensions: int, power: float) -> np.ndarray:
-    """Rotate (N, C) descriptors to their principal axes and divide by deviation ** ``power``.
+@dataclass(frozen=True)
+class Whitening:
+    """Principal axes of unit-length descriptors, each stretched by a power of its deviation."""
 
-    Returns:
-        (N, num_dimensions) float32 rows of unit length.
-    """
+    mean: Tensor  # (C,) float32
+    axes: Tensor  # (C, num_dimensions) float32
+
+    def apply(self, descriptors: Tensor) -> Tensor:
+        """Whiten (N, C) descriptors of any length to (N, num_dimensions) rows of unit length."""
+        with torch.autocast(descriptors.device.type, enabled=False):
+            centred = functional.normalize(descriptors.float()) - self.mean
+            return functional.normalize(centred @ self.axes)
+
+
+def fit_whitening(descriptors: np.ndarray, num_dimensions: int, power: float) -> Whitening:
+    """Principal axes of (N, C) descriptors, each divided by its deviation ** ``power``."""
     unit = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
-    centred = unit - unit.mean(axis=0)
+    mean = unit.mean(axis=0)
+    centred = unit - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     axes, variances = axes[:, ::-1][:, :num_dimensions], variances[::-1][:num_dimensions]
-    projected = centred @ axes / np.maximum(variances, 1e-12) ** (power / 2)
-    rows: np.ndarray = projected / np.linalg.norm(projected, axis=1, keepdims=True)
-    return rows.astype(np.float32)
+    stretched = axes / np.maximum(variances, 1e-12) ** (power / 2)
+    return Whitening(
+        torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(stretched.astype(np.float32))
+    )
+
+
+@dataclass
+class Teachers:
+    """What a student learns from; a part that is None gives no target.
+
+    No module, so that nothing of a teacher is trained, saved or shipped.
+    """
+
+    hint: Teacher | None = None
+    descriptor: Teacher | None = None  # asked about every view
+    whitening: Whitening | None = None  # of its descriptors
+    photo_descriptors: Tensor | None = None  # (P, D) float32, unit length, of each whole photo
+
+    def move(self, device: torch.device) -> None:
+        """Bring networks and targets to the device of the training."""
+        for teacher in (self.hint, self.descriptor):
+            if teacher is not None:
+                teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.whitening is not None:
+            parts = (self.whitening.mean, self.whitening.axes)
+            self.whitening = Whitening(*(part.to(device) for part in parts))
+        if self.photo_descriptors is not None:
+            self.photo_descriptors = self.photo_descriptors.to(device)
 
 
 def cached_pooled_descriptors(

@@ -1,19 +1,22 @@
 """One training step of DELG as a Lightning module."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 
 from opendelg.model.delg import Delg
+from opendelg.model.pooling import gem
 from opendelg.training.augmentation import change_light
 from opendelg.training.config import TrainingConfig
-from opendelg.training.distillation import descriptor_loss, hint_loss
+from opendelg.training.distillation import Teachers, descriptor_loss, hint_loss
 from opendelg.training.losses import ArcFace, local_losses
-from opendelg.training.teacher import Teacher
+from opendelg.training.resident import ResidentPhotos
 
 # Decay per step of the running mean of the attention's median, which is the score threshold.
 THRESHOLD_MOMENTUM = 0.99
@@ -27,16 +30,16 @@ class DelgTraining(lightning.LightningModule):
     Args:
         config: The run's settings.
         num_classes: Classes of both classifiers.
-        hint_teacher: Network whose stage outputs are the hints, or None.
-        descriptor_targets: (P, D) float32 unit-length target of each photo, or None.
+        teachers: The frozen networks and their targets.
+        photos: What views are made of on the device, or None where the loader makes them.
     """
 
     def __init__(
         self,
         config: TrainingConfig,
         num_classes: int,
-        hint_teacher: Teacher | None = None,
-        descriptor_targets: Tensor | None = None,
+        teachers: Teachers | None = None,
+        photos: Sequence[np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -47,33 +50,45 @@ class DelgTraining(lightning.LightningModule):
             config.model.num_global_dimensions, num_classes, config.loss
         )
         self.attention_classifier = nn.Linear(config.model.num_shallow_channels, num_classes)
-        # In a tuple: the teacher is no part of what is trained or saved.
-        self._teacher = (hint_teacher,)
-        self.register_buffer("descriptor_targets", descriptor_targets, persistent=False)
+        self.teachers = teachers or Teachers()
+        distillation = config.distillation
+        descriptor_teacher = self.teachers.descriptor
+        if distillation is not None and distillation.map_weight > 0 and descriptor_teacher:
+            self.map_predictor = nn.Conv2d(
+                config.model.num_shallow_channels, descriptor_teacher.num_channels, 1
+            )
+        self._pixels = photos
+        self._photos: ResidentPhotos | None = None
         self.register_buffer("median_attention", torch.tensor(float("nan")))
 
     def on_train_start(self) -> None:
         """Move the teacher along and seed the light changes; a resumed run draws other ones."""
-        (teacher,) = self._teacher
-        if teacher is not None:
-            moved: Teacher = teacher.to(  # type: ignore[call-overload]
-                self.device, memory_format=torch.channels_last
-            )
-            self._teacher = (moved,)
+        self.teachers.move(self.device)
+        if self.config.compile:
+            backbone, teachers = self.model.backbone, self.teachers
+            deep = backbone.get_submodule("layer4")
+            for network in (backbone, deep, teachers.hint, teachers.descriptor):
+                if network is not None:
+                    network.compile()
+        if self._pixels is not None:
+            self._photos = ResidentPhotos(self._pixels, self.device)
         # Not in on_fit_start: the step is restored after it.
-        self._light = torch.Generator().manual_seed(self.config.seed + self.global_step)
+        self._chance = torch.Generator(self.device).manual_seed(self.config.seed + self.global_step)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         """Sum the weighted losses of views (B, 3, S, S) uint8, labels (B,), photos (B,)."""
         views, labels, positions = batch
+        data = self.config.data
+        if self._photos is not None:
+            views = self._photos.views(positions, data.image_size, data.augmentation, self._chance)
         clean = ((views.float() - 128) / 128).contiguous(memory_format=torch.channels_last)
-        images = change_light(clean, self.config.data.augmentation, self._light)
+        images = change_light(clean, data.augmentation, self._chance)
         if self._learns_hints_only:
             images = self._small_crop(images)
-        stages = self.model.backbone.stages(images.contiguous(memory_format=torch.channels_last))
+        stages = self.model.backbone(images.contiguous(memory_format=torch.channels_last))
         losses = self._local_losses(stages[-1], labels) | self._hint_losses(images, stages)
         if not self._learns_hints_only:
-            losses |= self._global_losses(stages[-1], labels, positions)
+            losses |= self._global_losses(stages[-1], labels, positions, clean)
         self.log_dict({name: loss.detach() for name, (loss, _) in losses.items()}, prog_bar=True)
         return torch.stack([weight * loss for loss, weight in losses.values()]).sum()
 
@@ -86,7 +101,9 @@ class DelgTraining(lightning.LightningModule):
         """The same random square of all images, for the steps that learn hints only."""
         assert self.config.distillation is not None
         side = min(self.config.distillation.hint_only_size, images.shape[-1])
-        top, left = torch.randint(images.shape[-1] - side + 1, (2,), generator=self._light).tolist()
+        top, left = torch.randint(
+            images.shape[-1] - side + 1, (2,), generator=self._chance, device=self.device
+        ).tolist()
         return images[:, :, top : top + side, left : left + side]
 
     def _local_losses(self, shallow: Tensor, labels: Tensor) -> Losses:
@@ -101,26 +118,44 @@ class DelgTraining(lightning.LightningModule):
             "attention": (attention, config.attention_weight),
         }
 
-    def _global_losses(self, shallow: Tensor, labels: Tensor, positions: Tensor) -> Losses:
+    def _global_losses(
+        self, shallow: Tensor, labels: Tensor, positions: Tensor, clean: Tensor
+    ) -> Losses:
         descriptors = self.model.global_descriptor(shallow)
         losses: Losses = {}
         if self.global_step >= self.config.global_loss_from * self.config.steps:
             logits = self.global_classifier(descriptors, labels)
             loss = functional.cross_entropy(logits, labels)
             losses["global"] = (loss, self.config.loss.global_weight)
-        if self.config.distillation is not None and self.descriptor_targets is not None:
-            targets = torch.as_tensor(self.descriptor_targets)[positions]
-            loss = descriptor_loss(descriptors, targets)
-            losses["descriptor"] = (loss, self.config.distillation.descriptor_weight)
+        config, teachers = self.config.distillation, self.teachers
+        if config is None:
+            return losses
+        if teachers.photo_descriptors is not None:
+            loss = descriptor_loss(descriptors, teachers.photo_descriptors[positions])
+            losses["descriptor"] = (loss, config.descriptor_weight)
+        if config.asks_about_views and teachers.descriptor is not None:
+            with torch.no_grad():
+                given = teachers.descriptor(clean)[-1]
+            if config.view_weight > 0 and teachers.whitening is not None:
+                loss = descriptor_loss(descriptors, teachers.whitening.apply(gem(given)))
+                losses["view"] = (loss, config.view_weight)
+            if config.map_weight > 0:
+                loss = hint_loss([self.map_predictor(shallow)], [given])
+                losses["map"] = (loss, config.map_weight)
         return losses
 
     def _hint_losses(self, images: Tensor, stages: list[Tensor]) -> Losses:
-        config, (teacher,) = self.config.distillation, self._teacher
+        config, teacher = self.config.distillation, self.teachers.hint
         if config is None or teacher is None:
             return {}
+        weight = config.hint_weight
+        if config.hint_until > 0:
+            weight *= max(0.0, 1 - self.global_step / (config.hint_until * self.config.steps))
+        if weight == 0:
+            return {}
         with torch.no_grad():
-            given = teacher.stages(images)
-        return {"hint": (hint_loss(stages, given), config.hint_weight)}
+            given = teacher(images)
+        return {"hint": (hint_loss(stages, given), weight)}
 
     def _track_attention(self, attention: Tensor) -> None:
         """Average the median attention: the score threshold of the trained model (SPEC 3.4)."""

@@ -3,10 +3,10 @@
 import ctypes
 import logging
 import platform
+from datetime import timedelta
 from pathlib import Path
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
@@ -16,7 +16,7 @@ from opendelg.errors import OpenDelgError
 from opendelg.settings import settings_as_dict
 from opendelg.training.config import TrainingConfig
 from opendelg.training.data import PhotoList, Views, list_photos
-from opendelg.training.distillation import cached_pooled_descriptors, half_whiten
+from opendelg.training.distillation import Teachers, cached_pooled_descriptors, fit_whitening
 from opendelg.training.module import DelgTraining
 from opendelg.training.teacher import load_teacher
 from opendelg.weights.checkpoint import write_weights
@@ -60,7 +60,8 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
         persistent_workers=config.num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-    timer = Timer(verbose=False)
+    limit = timedelta(minutes=config.max_minutes) if config.max_minutes > 0 else None
+    timer = Timer(limit, verbose=False)
     trainer = lightning.Trainer(
         max_steps=config.steps,
         devices=1,
@@ -107,29 +108,32 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
 def _module(
     config: TrainingConfig, photo_list: PhotoList, views: Views, root: Path
 ) -> DelgTraining:
-    teacher, targets = None, None
+    teachers = Teachers()
     distillation = config.distillation
     if distillation is not None and distillation.hint_teacher:
-        teacher = load_teacher(root / distillation.hint_teacher)
+        teachers.hint = load_teacher(root / distillation.hint_teacher)
     if distillation is not None and distillation.descriptor_teacher:
+        teachers.descriptor = load_teacher(root / distillation.descriptor_teacher)
         pooled = cached_pooled_descriptors(
             Path(config.output) / "descriptors.npz",
             [str(photo.path) for photo in views.photos],
-            load_teacher(root / distillation.descriptor_teacher),
+            teachers.descriptor,
             views.pixels,
             distillation.photo_side,
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
-        whitened = half_whiten(
-            np.asarray(pooled), config.model.num_global_dimensions, distillation.whitening_power
+        whitening = fit_whitening(
+            pooled, config.model.num_global_dimensions, distillation.whitening_power
         )
-        if whitened.shape[1] != config.model.num_global_dimensions:
+        if whitening.axes.shape[1] != config.model.num_global_dimensions:
             raise OpenDelgError(
                 f"num_global_dimensions must be at most the descriptor teacher's "
-                f"{whitened.shape[1]}, got {config.model.num_global_dimensions}"
+                f"{whitening.axes.shape[1]}, got {config.model.num_global_dimensions}"
             )
-        targets = torch.from_numpy(whitened)
-    return DelgTraining(config, len(photo_list.class_names), teacher, targets)
+        teachers.whitening = whitening
+        teachers.photo_descriptors = whitening.apply(torch.from_numpy(pooled))
+    pixels = views.pixels if config.data.views_on == "device" else None
+    return DelgTraining(config, len(photo_list.class_names), teachers, pixels)
 
 
 def _saved_step(checkpoint: Path) -> int:

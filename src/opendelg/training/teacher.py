@@ -41,7 +41,17 @@ class Teacher(nn.Module):
         """Stay in evaluation mode: a teacher's statistics are stored, never those of a batch."""
         return super().train(False)
 
-    def stages(self, images: Tensor) -> list[Tensor]:
+    @property
+    def num_channels(self) -> int:
+        """Channels of its last map."""
+        *_, last = (
+            module
+            for module in self.backbone.get_submodule("layer3").modules()
+            if isinstance(module, nn.BatchNorm2d)
+        )
+        return last.num_features
+
+    def forward(self, images: Tensor) -> list[Tensor]:
         """Outputs of stages 1, 2 and 3 for (B, 3, H, W) images as DELG takes them (SPEC 3.1)."""
         values = images * 128 + 128
         if self.pixels == "caffe":
