@@ -156,7 +156,9 @@ def test_a_damaged_record_is_told(server: Server, cache: Path, text: str) -> Non
 
 def test_what_is_no_model_is_not_recorded_as_the_first_use(server: Server, cache: Path) -> None:
     server.data = b"<html>please log in</html>"
-    with pytest.raises(WeightsError, match=rf"must be a gzip file; .* delete .*{ARCHIVE}"):
+    with pytest.raises(
+        WeightsError, match=rf"must be a gzip file; '.*{ARCHIVE}' is used .*: delete it"
+    ):
         download(NAME, base_url=server.url, settings=FAST)
     assert sorted(path.name for path in cache.iterdir()) == ["r50-gld.lock", ARCHIVE]
 

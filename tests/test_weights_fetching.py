@@ -255,6 +255,32 @@ def test_data_without_a_declared_length_is_taken(server: Server, target: Path) -
     assert target.read_bytes() == DATA
 
 
+def test_a_length_that_is_told_late_is_kept_to(server: Server, target: Path) -> None:
+    def chunked(handler: Handler) -> None:
+        handler.begin(200, {"ETag": handler.etag, "Transfer-Encoding": "chunked"})
+        handler.wfile.write(b"186a0\r\n" + DATA[:100_000])
+
+    server.behaviours = [chunked, cut(50_000)]
+    fetch(server.url, target, FAST)
+    assert target.read_bytes() == DATA
+    assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
+
+
+@pytest.mark.parametrize(
+    ("etag", "last_modified", "condition"),
+    [
+        pytest.param('"a"', "Mon", '"a"', id="strong"),
+        pytest.param('W/"a"', "Mon", "Mon", id="weak"),
+        pytest.param('W/"a"', None, None, id="weak-alone"),
+        pytest.param(None, "Mon", "Mon", id="date"),
+    ],
+)
+def test_ranges_are_asked_for_by_what_is_exact(
+    etag: str | None, last_modified: str | None, condition: str | None
+) -> None:
+    assert fetching._Version("http://x", etag, last_modified, 1).condition == condition
+
+
 def test_without_network_the_way_by_hand_is_told(target: Path) -> None:
     with running(DATA) as server:
         url = server.url

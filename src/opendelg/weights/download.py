@@ -118,7 +118,7 @@ def _convert(known: Published, archive: Path, target: Path) -> None:
         import_weights(archive, draft, name=known.name, score_threshold=known.score_threshold)
     except OpenDelgError as error:
         raise WeightsError(
-            f"{error}; if this is not the official file, delete {str(archive)!r} and download again"
+            f"{error}; {str(archive)!r} is used as long as it is there: delete it to fetch it again"
         ) from error
     write_at_once(record, json.dumps(asdict(fingerprint)))
     draft.replace(target)

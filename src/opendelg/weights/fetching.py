@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -123,20 +123,12 @@ class _Part:
     """The bytes so far of a file, and the version that they belong to."""
 
     def __init__(self, target: Path) -> None:
-        self._target = target
+        self.target = target
         self.path = target.with_name(target.name + ".part")
         self._state = target.with_name(target.name + ".part.json")
         self.version = self._read_version()
         if self.version is None:
             self.path.unlink(missing_ok=True)  # bytes of no known file
-
-    @property
-    def name(self) -> str:
-        return self._target.name
-
-    @property
-    def folder(self) -> Path:
-        return self._target.parent
 
     @property
     def size(self) -> int:
@@ -157,7 +149,7 @@ class _Part:
         """Give the complete file its name."""
         with self.path.open("ab") as file:
             os.fsync(file.fileno())
-        self.path.replace(self._target)
+        self.path.replace(self.target)
         self._state.unlink(missing_ok=True)
 
     def _read_version(self) -> _Version | None:
@@ -181,10 +173,12 @@ def _receive(url: str, part: _Part, settings: FetchSettings, progress: Progress 
         _begin(url, part, response)
         assert part.version is not None
         length = part.version.length
-        limit = settings.max_bytes if length is None else min(length, settings.max_bytes)
+        if length is not None and length > settings.max_bytes:
+            raise _too_much(url, part, settings.max_bytes, length)
+        limit = settings.max_bytes if length is None else length
         size = part.size
         with part.path.open("ab", buffering=0) as file:
-            while (length or 0) <= settings.max_bytes and size <= limit:
+            while True:
                 if progress is not None:
                     progress(size, length)
                 block = _read(response)
@@ -192,12 +186,8 @@ def _receive(url: str, part: _Part, settings: FetchSettings, progress: Progress 
                     break
                 _append(file, block)
                 size += len(block)
-    if max(size, length or 0) > limit:
-        part.restart(None)
-        raise WeightsError(
-            f"download must have at most {limit} bytes, got {max(size, length or 0)} or more from "
-            f"{url!r}; a server or proxy sends something else; {_by_hand(part)}"
-        )
+                if size > limit:
+                    raise _too_much(url, part, limit, size)
     if length is not None and size < length:
         raise _CutError(f"end of data after {size} of {length} bytes")
 
@@ -261,6 +251,8 @@ def _begin(url: str, part: _Part, response: Any) -> None:
     if part.version.is_other(version):
         part.restart(None)
         raise _CutError("the file has changed")
+    if part.version.length is None:
+        part.version = replace(part.version, length=version.length)
 
 
 def _number(text: str | None) -> int | None:
@@ -289,5 +281,14 @@ def _why(url: str, cut: _CutError, part: _Part) -> str:
     return f"server must {rule}, got {str(cut)!r} from {url!r}; {kept}{_by_hand(part)}"
 
 
+def _too_much(url: str, part: _Part, limit: int, size: int) -> WeightsError:
+    """The error for more data than there may be, which is dropped."""
+    part.restart(None)
+    return WeightsError(
+        f"download must have at most {limit} bytes, got {size} or more from {url!r}; "
+        f"the server or a proxy sends something else; {_by_hand(part)}"
+    )
+
+
 def _by_hand(part: _Part) -> str:
-    return f"you can copy {part.name!r} into {str(part.folder)!r} yourself"
+    return f"you can copy {part.target.name!r} into {str(part.target.parent)!r} yourself"
