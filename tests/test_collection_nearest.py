@@ -92,6 +92,12 @@ def test_a_missing_file_is_no_index(tmp_path):
     assert NearestIndex.load(tmp_path / "nearest.faiss") is None
 
 
+def test_a_new_collection_is_told_to_have_no_index_yet(tmp_path, caplog):
+    caplog.set_level("INFO")
+    NearestIndex.load(tmp_path / "nearest.faiss")
+    assert caplog.messages == [f"there is no index {tmp_path / 'nearest.faiss'} yet"]
+
+
 def test_a_folder_that_is_missing_cannot_be_saved_to(tmp_path):
     assert not make_index()[0].save(tmp_path / "missing" / "nearest.faiss", STAMP)
 

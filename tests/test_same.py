@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from opendelg.same import SameModel, fit_same
+from opendelg.same import SameModel, fit_same, is_confident
 
 
 @pytest.fixture
@@ -93,3 +93,10 @@ def test_more_evidence_never_lowers_the_probability(pairs):
     fitted = fit_same(similarities, num_inliers, spreads, is_same)
     assert (fitted.similarity, fitted.spread) == (0.0, 0.0)
     assert fitted.log_inliers > 0
+
+
+@pytest.mark.parametrize(
+    ("same", "expected"), [(0.9, True), (0.8999, False), (None, False), (math.nan, False)]
+)
+def test_a_match_is_confident_from_90_percent_on(same, expected):
+    assert is_confident(same) is expected

@@ -1,6 +1,6 @@
 import hashlib
 import json
-from dataclasses import replace
+import resource
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from opendelg.model import Delg
 from opendelg.runtime import Architecture
 from opendelg.same import SameModel
 from opendelg.settings import settings_as_dict
-from opendelg.weights import PUBLISHED, load_weights, read_weights, write_weights
+from opendelg.weights import load_weights, published, read_weights, write_weights
 from tests.conftest import TINY
 
 STATE = {
@@ -196,8 +196,7 @@ def test_a_file_that_was_moved_says_how_to_name_the_new_place(name):
 
 
 def test_a_package_without_its_weights_says_to_reinstall(tmp_path, monkeypatch):
-    gone = replace(PUBLISHED["starter"], file=tmp_path / "starter.safetensors")
-    monkeypatch.setitem(PUBLISHED, "starter", gone)
+    monkeypatch.setattr(published, "_PACKAGE", tmp_path)
     with pytest.raises(WeightsError, match="reinstall opendelg"):
         load_weights("starter")
 
@@ -225,5 +224,18 @@ def test_a_name_like_no_other_lists_the_known():
         load_weights("x")
 
 
-def test_published_weights_lie_in_the_package():
-    assert all(published.file.suffix == ".safetensors" for published in PUBLISHED.values())
+def test_the_weights_of_this_project_lie_in_the_package():
+    in_package = [known for known in published.PUBLISHED.values() if known.release is None]
+    assert [known.file.is_file() for known in in_package] == [True]
+
+
+def test_a_disk_that_cannot_take_the_file_is_an_error_of_the_system(tmp_path):
+    state = {"conv.bias": np.zeros(100_000, np.float32)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"large.*x.safetensors"):
+            write_weights(tmp_path / "x.safetensors", "x", state, TINY, 0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())

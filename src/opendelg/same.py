@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Least probability of a confident match.  A search shows the best of a hundred candidates: at one
+# half each, a few wrong ones among them are to be expected.
+CONFIDENT = 0.9
+
 
 @dataclass(frozen=True)
 class SameModel:
@@ -28,6 +32,11 @@ class SameModel:
         )
         # Beyond 35 a float64 would be 1 exactly.
         return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -35, 35))))
+
+
+def is_confident(same: float | None) -> bool:
+    """Whether a probability is enough to call the same thing found; None is "not rated"."""
+    return same is not None and same >= CONFIDENT
 
 
 def fit_same(

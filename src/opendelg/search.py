@@ -13,7 +13,7 @@ from opendelg.evidence import Evidence, Side
 from opendelg.extraction import Box, ExtractionConfig, Extractor
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.image import DecodedImage
-from opendelg.same import SameModel
+from opendelg.same import SameModel, is_confident
 from opendelg.verification import Verification, VerificationSettings, regions, verify_many
 
 MAX_SIDE = 1_000_000  # px, longer than any image: extraction without a limit
@@ -47,6 +47,11 @@ class Candidate:
     def num_inliers(self) -> int:
         """Matches that agree with one transform; 0 if not verified."""
         return 0 if self.verification is None else self.verification.num_inliers
+
+    @property
+    def is_confident(self) -> bool:
+        """Whether the same thing is likely enough to be called found."""
+        return is_confident(self.same)
 
 
 @dataclass(frozen=True)

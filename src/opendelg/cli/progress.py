@@ -4,6 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 LOG_SECONDS = 30.0  # between lines where stderr is no terminal
 
@@ -70,3 +74,62 @@ def _lines(what: str, total: int) -> Callable[[object], None]:
             print(f"{what}: {done} of {total}, {rate:.1f}/s, {left:.0f} s left", file=sys.stderr)
 
     return advance
+
+
+@contextmanager
+def byte_progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function to call with the bytes so far, and all of them or None if not known."""
+    if not sys.stderr.isatty():
+        yield _byte_lines(what)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        # Made at the first call: bytes of an earlier run must not count into the rate.
+        tasks: list[TaskID] = []
+
+        def show(done: int, total: int | None) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(what, total=total, completed=done))
+            bar.update(tasks[0], completed=done, total=total)
+
+        yield show
+
+
+def _byte_lines(what: str) -> Callable[[int, int | None], None]:
+    started = told = time.monotonic()
+    first: int | None = None
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal first, told
+        first = done if first is None else first
+        now = time.monotonic()
+        if now - told < LOG_SECONDS and done != total:
+            return
+        told = now
+        rate = max(done - first, 0) / max(now - started, 1e-9)
+        text = f"{what}: {done / 1e6:.1f} MB"
+        if total is not None:
+            text += f" of {total / 1e6:.1f} MB"
+        text += f", {rate / 1e6:.1f} MB/s"
+        if total is not None and rate > 0:
+            text += f", {(total - done) / rate:.0f} s left"
+        print(text, file=sys.stderr)
+
+    return show

@@ -135,8 +135,6 @@ def _print_json(
 
 
 def _print(response: "SearchResponse", num_images: int) -> None:
-    from opendelg.evidence import CONFIDENT
-
     candidates = [result.candidate for result in response.results]
     if not candidates:
         print("The collection is empty" if num_images == 0 else "No other photo is in it")
@@ -145,7 +143,7 @@ def _print(response: "SearchResponse", num_images: int) -> None:
         print("Not verified (--rerank 0); the most similar photos are:")
     elif all(found.same is None for found in candidates):
         print("Not rated, as these weights have no model of `same`; the best photos are:")
-    elif not any((found.same or 0) >= CONFIDENT for found in candidates):
+    elif not any(found.is_confident for found in candidates):
         print("No confident match; the most similar photos are:")
     print("rank   same  inliers  similarity  photo")
     for result in response.results:

@@ -135,6 +135,9 @@ class NearestIndex:
                     return None
                 file.seek(0)
                 index = faiss.read_index(faiss.PyCallbackIOReader(file.read, _BLOCK))
+        except FileNotFoundError:
+            _log.info("there is no index %s yet", path)
+            return None
         except (OSError, RuntimeError) as error:
             _log.info("index %s cannot be read: %s", path, error)
             return None

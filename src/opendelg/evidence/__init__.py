@@ -7,12 +7,11 @@ so it can be mailed, archived and opened anywhere.
 
 from opendelg.evidence.drawing import draw_evidence, png_name, write_png
 from opendelg.evidence.page import write_page
-from opendelg.evidence.records import CONFIDENT, Box, Evidence, Side
+from opendelg.evidence.records import Box, Evidence, Side
 from opendelg.evidence.wording import percent, verdict
 from opendelg.evidence.writing import remove_earlier_evidence
 
 __all__ = [
-    "CONFIDENT",
     "Box",
     "Evidence",
     "Side",

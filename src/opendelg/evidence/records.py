@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px of the original, upright image
+from opendelg.same import is_confident
 
-# Least probability of a confident match.  A search shows the best of a hundred candidates: at one
-# half each, a few wrong ones among them are to be expected.
-CONFIDENT = 0.9
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px of the original, upright image
 
 
 def _no_points() -> np.ndarray:
@@ -66,4 +64,4 @@ class Evidence:
     @property
     def is_confident(self) -> bool:
         """Whether the same place is likely enough to be called found."""
-        return self.same is not None and self.same >= CONFIDENT
+        return is_confident(self.same)

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from opendelg.evidence.records import CONFIDENT, Evidence
+from opendelg.evidence.records import Evidence
+from opendelg.same import CONFIDENT, is_confident
 
 # What cannot be shown or would rearrange the text around it: control characters, halves of
 # surrogate pairs (bytes of a file name that are not UTF-8), and direction overrides.
@@ -39,7 +40,7 @@ def verdict(same: float | None) -> str:
         return "not rated"
     if same >= 0.95:
         return "almost certainly the same place"
-    if same >= CONFIDENT:
+    if is_confident(same):
         return "very likely the same place"
     if same >= 0.5:
         return "possibly the same place"

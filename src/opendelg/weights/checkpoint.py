@@ -52,6 +52,7 @@ def write_weights(
 
     Raises:
         WeightsError: If a tensor or the threshold is not finite, in float16 where it is stored so.
+        OSError: If the file cannot be written.
     """
     if not math.isfinite(score_threshold):
         raise WeightsError(f"score_threshold must be finite, got {score_threshold}")
@@ -74,7 +75,11 @@ def write_weights(
         raise WeightsError(f"weights must be finite in float16, got overflow in {broken}")
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
+    try:
+        save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
+    except SafetensorError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{error}: {path}") from error
     part.chmod(0o644)
     part.replace(path)
 
