@@ -8,6 +8,7 @@
 Every pyramid scale takes one forward pass, shared by the global and the local features.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,8 +68,8 @@ class ExtractionConfig:
                 raise ValueError(f"{name} must be distinct numbers in (0, 8], got {scales}")
         if self.max_keypoints < 0:
             raise ValueError(f"max_keypoints must be at least 0, got {self.max_keypoints}")
-        if self.score_threshold is not None and not self.score_threshold >= 0:
-            raise ValueError(f"score_threshold must be at least 0, got {self.score_threshold}")
+        if self.score_threshold is not None and not 0 <= self.score_threshold < math.inf:
+            raise ValueError(f"score_threshold must be in [0, inf), got {self.score_threshold}")
         if self.precision not in ("float16", "int8"):
             raise ValueError(f"precision must be 'float16' or 'int8', got {self.precision!r}")
 
