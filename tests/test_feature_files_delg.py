@@ -193,7 +193,7 @@ def test_features_that_are_wrong_are_refused(data: bytes, message: str) -> None:
         pytest.param(datum([-1, -2], 1, 2), "fit its 2 values", id="negative"),
         pytest.param(datum([1 << 62, 1 << 62], 1), "fit its 1 values", id="huge"),
         pytest.param(datum([1 << 62, 4]), "fit its 0 values", id="overflow to 0"),
-        pytest.param(datum([1] * 9, 1), "and more", id="many dimensions"),
+        pytest.param(datum([1] * 9, 1), "at most 8 dimensions, got 9", id="many dimensions"),
         pytest.param(datum([1], 1)[:-1], "must be a DatumProto", id="truncated"),
     ],
 )

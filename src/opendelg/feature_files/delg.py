@@ -22,10 +22,10 @@ from opendelg.feature_files.writing import replacing
 from opendelg.features import LocalFeatures
 
 DELG_DIMENSIONS = 128  # of a released model's local descriptors; SPEC 3.4
-# A file of 1000 features of 128 numbers has 0.6 MB.  Parsed, the worst file of this size takes
-# 28 times its bytes, one of datums 8 times.
+# A file of 1000 features of 128 numbers has 0.6 MB, a PCA matrix of 2048 x 2048 has 17 MB.  The
+# worst files of these sizes take 1 GB when they are parsed.
 MAX_FEATURE_BYTES = 32 << 20
-MAX_DATUM_BYTES = 128 << 20
+MAX_DATUM_BYTES = 64 << 20
 MAX_RANK = 8  # dimensions of an array
 
 
@@ -189,13 +189,13 @@ def _datum_array(datum: Any, where: str) -> np.ndarray:
     """The array in a DatumProto, float32 or uint32."""
     is_integer = datum.WhichOneof("kind_oneof") == "uint32_list"
     values = datum.uint32_list.value if is_integer else datum.float_list.value
-    shape = tuple(datum.shape.dim)
-    if not shape and not values:
-        shape = (0,)
-    if len(shape) > MAX_RANK or min(shape, default=1) < 0 or math.prod(shape) != len(values):
-        shown = f"{shape[:MAX_RANK]}{' and more' if len(shape) > MAX_RANK else ''}"
+    rank = len(datum.shape.dim)
+    if rank > MAX_RANK:
+        raise FormatError(f"datum must have at most {MAX_RANK} dimensions, got {rank} in {where!r}")
+    shape = tuple(datum.shape.dim) if rank or values else (0,)
+    if min(shape, default=1) < 0 or math.prod(shape) != len(values):
         raise FormatError(
-            f"datum shape must fit its {len(values)} values, got {shown} in {where!r}"
+            f"datum shape must fit its {len(values)} values, got {shape} in {where!r}"
         )
     array = np.asarray(values, np.uint32 if is_integer else np.float32)
     if not np.isfinite(array).all():

@@ -196,11 +196,7 @@ class _HlocFolder:
         self._stored = [hloc_images(path) if path.exists() else {} for path in files]
 
     def is_current(self, image: Path) -> bool:
-        name = self._names[image]
-        changed_ns = image.stat().st_mtime_ns
-        return all((images.get(name) or -1) >= changed_ns for images in self._stored) or is_current(
-            self._waiting_path(image), image, self._recipe
-        )
+        return self._is_stored(image) or is_current(self._waiting_path(image), image, self._recipe)
 
     def write(self, image: Path, features: ImageFeatures) -> None:
         write_npz(self._waiting_path(image), features, self._recipe)
@@ -219,6 +215,14 @@ class _HlocFolder:
         if self._want_global:
             write_hloc_global(self._out / HLOC_GLOBAL, _read_all(paths), times)
         shutil.rmtree(self._waiting)
+
+    def _is_stored(self, image: Path) -> bool:
+        try:
+            changed_ns = image.stat().st_mtime_ns
+        except OSError:
+            return False
+        times = [images.get(self._names[image]) for images in self._stored]
+        return all(time is not None and time >= changed_ns for time in times)
 
     def _waiting_path(self, image: Path) -> Path:
         return self._waiting / f"{self._names[image]}.npz"

@@ -25,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        reason = error.strerror or str(error)
+        # Not strerror: HDF5 puts a paragraph of its own there.
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise OpenDelgError(
             f"feature file must be writable, got {reason!r} for {str(path)!r}"
         ) from error
