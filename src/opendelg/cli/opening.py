@@ -67,13 +67,15 @@ def parse_id(text: str) -> int | None:
 
 def read_config(file: Path | None, profile_name: str | None) -> "DelfConfig | None":
     """The settings of a --config option."""
-    from opendelg.delf_config import read_delf_config
-
-    if file is not None and profile_name is not None:
+    if file is None:
+        return None
+    if profile_name is not None:
         raise typer.BadParameter(
             "config must be given without --profile, got both", param_hint="--config"
         )
-    return None if file is None else read_delf_config(file)
+    from opendelg.delf_config import read_delf_config
+
+    return read_delf_config(file)
 
 
 def open_extractor(
