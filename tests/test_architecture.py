@@ -12,10 +12,10 @@ import opendelg
 
 PACKAGE = Path(opendelg.__file__).parent
 LEVELS = {
-    0: ["settings", "geometry", "image", "features", "threads", "errors"],
+    0: ["settings", "geometry", "image", "features", "threads", "errors", "delf_messages"],
     1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same"],
     2: ["collection", "runtime", "weights", "feature_files"],
-    3: ["extraction", "recipes", "indexing", "search"],
+    3: ["extraction", "recipes", "indexing", "search", "delf_config"],
     4: ["training", "evaluation", "demo"],
     5: ["server"],
     6: ["cli", "__main__"],

@@ -8,6 +8,7 @@
 Every pyramid scale takes one forward pass, shared by the global and the local features.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,7 +48,7 @@ class ExtractionConfig:
     min_size: int = -1  # px, longer side that smaller images are enlarged to; -1: never
     scales: tuple[float, ...] = (0.25, 0.35355338, 0.5, 0.70710677, 1.0, 1.4142135, 2.0)
     global_scales: tuple[float, ...] = (0.70710677, 1.0, 1.4142135)
-    max_keypoints: int = 1000
+    max_keypoints: int = 1000  # 0: no local features
     score_threshold: float | None = None  # lowest attention of a keypoint; None: the weights' own
     precision: Literal["float16", "int8"] = "float16"  # of stored local descriptors
     draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8: faster, other pixel values
@@ -67,8 +68,8 @@ class ExtractionConfig:
                 raise ValueError(f"{name} must be distinct numbers in (0, 8], got {scales}")
         if self.max_keypoints < 0:
             raise ValueError(f"max_keypoints must be at least 0, got {self.max_keypoints}")
-        if self.score_threshold is not None and not self.score_threshold >= 0:
-            raise ValueError(f"score_threshold must be at least 0, got {self.score_threshold}")
+        if self.score_threshold is not None and not 0 <= self.score_threshold < math.inf:
+            raise ValueError(f"score_threshold must be in [0, inf), got {self.score_threshold}")
         if self.precision not in ("float16", "int8"):
             raise ValueError(f"precision must be 'float16' or 'int8', got {self.precision!r}")
 
@@ -221,7 +222,7 @@ class Extractor:
     ) -> list[ImageFeatures]:
         """Features of images whose prepared pixels have one shape."""
         config = self.config
-        local_scales = config.scales if want_local else ()
+        local_scales = config.scales if want_local and config.max_keypoints else ()
         # In the order of `scales`, because that decides between equal scores.
         scales = [*local_scales, *(s for s in config.global_scales if s not in local_scales)]
         levels: dict[float, RawFeatures] = {}

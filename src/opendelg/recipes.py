@@ -39,7 +39,7 @@ def extractor_for(
     device: Device = "auto",
     threads: int | None = None,
     model: str | None = None,
-    profile_name: str | None = None,
+    config: ExtractionConfig | None = None,
 ) -> Extractor:
     """The extractor that made a collection.
 
@@ -48,18 +48,15 @@ def extractor_for(
         device: Where the network runs.
         threads: CPU threads; None: all.
         model: Where the weights are now, if not where they were.
-        profile_name: A profile that must be the collection's.
+        config: Settings that must be the collection's; None: whatever these are.
 
     Raises:
-        FormatError: If the weights or the profile are not the collection's.
+        FormatError: If the weights or the settings are not the collection's.
         WeightsError: If the weights are not where they were.
     """
     recipe = collection.recipe
-    config = (
-        read_settings(ExtractionConfig, recipe.extraction, str(collection.folder))
-        if profile_name is None
-        else profile(profile_name)
-    )
+    if config is None:
+        config = read_settings(ExtractionConfig, recipe.extraction, str(collection.folder))
     extractor = make_extractor(model or recipe.weights_name, config, device, threads)
     collection.require_recipe(recipe_of(extractor))
     return extractor

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from opendelg.cli.opening import (
+    ConfigOption,
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -14,6 +15,7 @@ from opendelg.cli.opening import (
     ThreadsOption,
     open_extractor,
     print_json,
+    read_config,
     shown,
 )
 from opendelg.cli.progress import progress
@@ -22,34 +24,46 @@ from opendelg.cli.progress import progress
 def extract(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the feature files.")],
-    format: Annotated[Literal["npz"], typer.Option("--format", help="Kind of file.")] = "npz",
+    format: Annotated[
+        Literal["npz", "delg", "h5", "kapture"],
+        typer.Option("--format", help="Kind of files: our own, DELG's, hloc's or kapture's."),
+    ] = "npz",
     model: ModelOption = None,
     profile: ProfileOption = None,
+    config: ConfigOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the features of each image to a file of its own.
+    """Write the features of each image to files.
 
-    Files that the same model and profile wrote are kept unless the image is newer, so an
+    Features that the same model and settings made are kept unless the image is newer, so an
     interrupted run continues.  Images that cannot be read are listed and the exit status is 3.
 
     \b
     delg extract photos/ --out features/
     delg extract a.jpg b.jpg --out features/ --profile paper
+    delg extract photos/ --out features/ --format delg --config r50delg_gldv2clean_config.pbtxt
     """
-    from opendelg.errors import ImageError, OpenDelgError
+    from opendelg.errors import ImageError
     from opendelg.extraction import extract_stream
-    from opendelg.feature_files import feature_paths, is_current, write_npz
+    from opendelg.feature_files import open_folder
     from opendelg.image import find_images
     from opendelg.recipes import recipe_of
 
-    if out.exists() and not out.is_dir():
-        raise OpenDelgError(f"out must be a folder, got {str(out)!r}; choose another one")
-    targets = feature_paths(find_images(images), images, out)
-    extractor = open_extractor(model, profile, device, threads)
-    recipe = recipe_of(extractor).to_json()
-    work = [image for image, path in targets.items() if not is_current(path, image, recipe)]
+    settings = read_config(config, profile)
+    folder = open_folder(
+        format,
+        out,
+        find_images(images),
+        images,
+        want_local=settings is None or settings.want_local,
+        want_global=settings is None or settings.want_global,
+    )
+    extractor = open_extractor(model, profile, device, threads, settings)
+    folder.claim(recipe_of(extractor))
+    work = [image for image in folder.images if not folder.is_current(image)]
+    num_kept = len(folder.images) - len(work)
     failures = []
     with progress("extracting", len(work)) as advance:
         for image, features in extract_stream(work, extractor, decode_threads=2):
@@ -57,21 +71,20 @@ def extract(
                 failures.append((image, str(features)))
                 print(f"unreadable: {shown(image)}: {shown(str(features))}", file=sys.stderr)
             else:
-                write_npz(targets[image], features, recipe)
+                folder.write(image, features)
             advance(image)
+    folder.finish()
+    num_written = len(work) - len(failures)
     if json:
         print_json(
             {
                 "out": str(out),
-                "written": len(work) - len(failures),
-                "kept": len(targets) - len(work),
+                "written": num_written,
+                "kept": num_kept,
                 "failures": [{"path": str(path), "reason": reason} for path, reason in failures],
             }
         )
     else:
-        print(
-            f"{shown(out)}: {len(work) - len(failures)} written, {len(targets) - len(work)} kept, "
-            f"{len(failures)} unreadable"
-        )
+        print(f"{shown(out)}: {num_written} written, {num_kept} kept, {len(failures)} unreadable")
     if failures:
         raise typer.Exit(3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    ConfigOption,
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -15,6 +16,7 @@ from opendelg.cli.opening import (
     ThreadsOption,
     open_with_extractor,
     print_json,
+    read_config,
     shown,
 )
 from opendelg.cli.progress import progress
@@ -32,6 +34,7 @@ def index(
     ],
     model: ModelOption = None,
     profile: ProfileOption = None,
+    config: ConfigOption = None,
     update: Annotated[
         bool, typer.Option("--update", help="Also index changed photos anew and drop deleted ones.")
     ] = False,
@@ -49,11 +52,18 @@ def index(
     delg index ~/Photos --collection photos.delg --update
     delg index scans/*.tif --collection scans.delg --profile accurate
     """
+    from opendelg.errors import OpenDelgError
     from opendelg.indexing import index_photos, plan_indexing, require_paths
 
     started = time.monotonic()
     require_paths(photos)  # before anything is created
-    opened, extractor = open_with_extractor(collection, model, profile, device, threads)
+    settings = read_config(config, profile)
+    if settings is not None and not settings.want_global:
+        raise OpenDelgError(
+            f"use_global_features must be true, got false in {str(config)!r}; "
+            "a collection is searched by global descriptors first"
+        )
+    opened, extractor = open_with_extractor(collection, model, profile, device, threads, settings)
     with opened:
         plan = plan_indexing(opened, photos)
         with progress("indexing", len(plan.work(update))) as advance:

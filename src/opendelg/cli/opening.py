@@ -10,7 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from opendelg.collection import Collection
-    from opendelg.extraction import Extractor
+    from opendelg.delf_config import DelfConfig
+    from opendelg.extraction import ExtractionConfig, Extractor
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -24,6 +25,12 @@ ModelOption = Annotated[
 ]
 ProfileOption = Annotated[
     ProfileName | None, typer.Option("--profile", help="Speed against quality; default balanced.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings file (.pbtxt) of the official DELG code, not with --profile."
+    ),
 ]
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="Where the network runs; auto takes a GPU if there is.")
@@ -58,16 +65,46 @@ def parse_id(text: str) -> int | None:
     return int(number) if text.startswith(ID_PREFIX) and number.isdecimal() else None
 
 
+def read_config(file: Path | None, profile_name: str | None) -> "DelfConfig | None":
+    """The settings of a --config option."""
+    if file is None:
+        return None
+    if profile_name is not None:
+        raise typer.BadParameter(
+            "config must be given without --profile, got both", param_hint="--config"
+        )
+    from opendelg.delf_config import read_delf_config
+
+    return read_delf_config(file)
+
+
 def open_extractor(
-    model: str | None, profile_name: str | None, device: Device, threads: int | None
+    model: str | None,
+    profile_name: str | None,
+    device: Device,
+    threads: int | None,
+    settings: "DelfConfig | None" = None,
 ) -> "Extractor":
-    """An extractor by names; None is the default."""
-    from opendelg.extraction import profile
-    from opendelg.recipes import DEFAULT_PROFILE, make_extractor
+    """An extractor by names; None is what the settings say, or the default."""
+    from opendelg.recipes import make_extractor
     from opendelg.weights import DEFAULT_MODEL
 
-    config = profile(profile_name or DEFAULT_PROFILE)
-    return make_extractor(model or DEFAULT_MODEL, config, device, threads)
+    named = model or (settings.model if settings else DEFAULT_MODEL)
+    extractor = make_extractor(named, _extraction(profile_name, settings), device, threads)
+    if settings is not None and model is None:
+        settings.require_export(extractor.weights)
+    return extractor
+
+
+def _extraction(
+    profile_name: str | None, settings: "DelfConfig | None"
+) -> "ExtractionConfig | None":
+    """What the options say of the extraction."""
+    from opendelg.extraction import profile
+
+    if settings is not None:
+        return settings.extraction
+    return None if profile_name is None else profile(profile_name)
 
 
 def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
@@ -88,7 +125,12 @@ def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
 
 
 def open_with_extractor(
-    folder: Path, model: str | None, profile_name: str | None, device: Device, threads: int | None
+    folder: Path,
+    model: str | None,
+    profile_name: str | None,
+    device: Device,
+    threads: int | None,
+    settings: "DelfConfig | None" = None,
 ) -> tuple["Collection", "Extractor"]:
     """Open or make a collection, with the extractor that it is made by.
 
@@ -98,11 +140,13 @@ def open_with_extractor(
     from opendelg.recipes import extractor_for
 
     if not Collection.exists(folder):
-        extractor = open_extractor(model, profile_name, device, threads)
+        extractor = open_extractor(model, profile_name, device, threads, settings)
         return open_or_create(folder, extractor), extractor
     collection = Collection.open(folder)
     try:
-        return collection, extractor_for(collection, device, threads, model, profile_name)
+        named = model or (settings.model if settings else None)
+        config = _extraction(profile_name, settings)
+        return collection, extractor_for(collection, device, threads, named, config)
     except BaseException:
         collection.close()
         raise

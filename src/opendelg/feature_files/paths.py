@@ -1,0 +1,53 @@
+"""Where the feature file of an image lies."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from opendelg.errors import OpenDelgError
+
+
+def feature_paths(
+    images: Iterable[Path],
+    given: Sequence[Path],
+    out: Path,
+    suffix: str = ".npz",
+    keep_extension: bool = True,
+) -> dict[Path, Path]:
+    """The feature file of each image (see `feature_path`).
+
+    Raises:
+        OpenDelgError: If two images would get the same one.
+    """
+    image_of: dict[Path, Path] = {}
+    for image in images:
+        path = feature_path(image, given, out, suffix, keep_extension)
+        other = image_of.setdefault(path, image)
+        if other != image:
+            rule, remedy = (
+                ("names that differ without their extension", "rename one of them")
+                if other.name != image.name
+                else ("different paths below the folders given", "give a folder above both")
+            )
+            raise OpenDelgError(
+                f"images must have {rule}, got {str(other)!r} and {str(image)!r}; {remedy}"
+            )
+    return {image: path for path, image in image_of.items()}
+
+
+def feature_path(
+    image: Path,
+    given: Sequence[Path],
+    out: Path,
+    suffix: str = ".npz",
+    keep_extension: bool = True,
+) -> Path:
+    """Where an image's features go: below `out` as the image lies below the folder given.
+
+    The image's extension is kept, so that a.jpg and a.png do not meet, unless the format is one
+    without it.
+    """
+    name = f"{image.name if keep_extension else image.stem}{suffix}"
+    for folder in given:
+        if folder.is_dir() and image.is_relative_to(folder):
+            return out / image.relative_to(folder).with_name(name)
+    return out / name
