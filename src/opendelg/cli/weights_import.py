@@ -65,6 +65,9 @@ def _print_import(values: dict[str, Any]) -> None:
     )
     found = ", ".join(f"{head} by {how}" for head, how in training["heads_found_by"].items())
     print(f"heads: {found}{'' if model['has_decoder'] else '; no decoder, only training needs it'}")
+    if training["assumed"]:
+        assumed = ", ".join(f"{setting} {value}" for setting, value in training["assumed"].items())
+        print(f"assumed, as no graph tells it: {assumed}")
     for dropped in training["dropped"]:
         print(f"dropped: {shown(dropped)}")
     threshold = values["score_threshold"]

@@ -23,7 +23,7 @@ from opendelg.weights.saved_model import Operation, SavedModel, constant
 _PRODUCTS = ("Conv2D", "MatMul")
 _NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _SUMS = ("BiasAdd", "Add", "AddV2")
-_RESHAPES = ("Squeeze", "Reshape", "ExpandDims")
+_RESHAPES = ("Squeeze", "Reshape", "ExpandDims", "StridedSlice")
 _MAX_PATH = 2000  # operations between a map and the image; a ResNet-101 has about 500
 
 
@@ -101,9 +101,12 @@ class _Reader:
                 self._fault(f"statistics of the batch in {operation.name}")
             given = "epsilon" in operation.attributes
             # Absent attributes have TensorFlow's defaults.
-            epsilon = _shortest(operation.attribute("epsilon").f) if given else 1e-4
-            if self.graph.epsilons.setdefault(variance, epsilon) != epsilon:
-                self._fault(f"different epsilons for {variance!r}")
+            self._norm(variance, _shortest(operation.attribute("epsilon").f) if given else 1e-4)
+        for operation in self.model.of_kind("Rsqrt"):  # a batch norm in its arithmetic
+            for total in _origins(operation, *_SUMS):
+                variance = self._any_variable(total)
+                if variance is not None:
+                    self._norm(variance, self._number(total, 1))
         for operation in self.model.of_kind("MaxPool"):
             if [*operation.attribute("ksize").list.i] == [1, 3, 3, 1]:
                 self._agree("pool_padding", _padding(operation))
@@ -112,7 +115,7 @@ class _Reader:
         """Both convolutions before the softplus, and the shallow map before them."""
         for softplus in self.model.of_kind("Softplus"):
             second = _back(softplus, (*_SUMS, *_RESHAPES), _PRODUCTS)
-            first = second and _back(second, ("Relu", *_NORMS, *_SUMS), _PRODUCTS)
+            first = second and _back(second, ("Relu", "Mul", *_NORMS, *_SUMS), _PRODUCTS)
             if second is None or first is None or not first.inputs[0]:
                 continue
             self._found(ATTENTION_2, second)
@@ -190,15 +193,39 @@ class _Reader:
         """The variables of a convolution or matrix and of what follows it."""
         layer = Layer(self.model.variable(product, 1))
         for bias in _ahead(product, _RESHAPES, _SUMS):
-            names = [self.model.variable(bias, place) for place in range(len(bias.inputs))]
-            layer.bias = layer.bias or next((name for name in names if name is not None), None)
+            layer.bias = layer.bias or self._any_variable(bias)
         for norm in _ahead(product, (*_RESHAPES, *_SUMS), _NORMS):
             parts = ("gamma", "beta", "moving_mean", "moving_variance")
             for place, part in enumerate(parts, start=1):
                 name = self.model.variable(norm, place)
                 if name is not None:
                     layer.norm.setdefault(part, name)
+        for gain in _ahead(product, (*_RESHAPES, *_SUMS), ("Mul",)):
+            layer.norm = layer.norm or self._norm_in_arithmetic(gain)
         return layer
+
+    def _norm_in_arithmetic(self, scaled: Operation) -> dict[str, str]:
+        """Parts of x * gain + (beta - mean * gain), where gain is gamma / sqrt(variance + epsilon)."""
+        gain = _origins(scaled, "Mul")
+        roots = [root for factor in gain for root in _origins(factor, "Rsqrt")]
+        shifts = [shift for user in scaled.users for shift in _origins(user, "Sub")]
+        parts = {
+            "gamma": gain,
+            "beta": shifts,
+            "moving_mean": [mean for shift in shifts for mean in _origins(shift, "Mul")],
+            "moving_variance": [total for root in roots for total in _origins(root, *_SUMS)],
+        }
+        names = {part: [self._any_variable(o) for o in found] for part, found in parts.items()}
+        return {part: found[0] for part, found in names.items() if found and found[0]}
+
+    def _any_variable(self, operation: Operation) -> str | None:
+        """The first variable among an operation's inputs."""
+        names = (self.model.variable(operation, place) for place in range(len(operation.inputs)))
+        return next((name for name in names if name is not None), None)
+
+    def _norm(self, variance: str, epsilon: float) -> None:
+        if self.graph.epsilons.setdefault(variance, epsilon) != epsilon:
+            self._fault(f"different epsilons for {variance!r}")
 
     def _is_free(self, product: Operation) -> bool:
         name = self.model.variable(product, 1)
@@ -242,6 +269,11 @@ def _first(operation: Operation, place: int) -> Operation | None:
     if place >= len(operation.inputs) or not operation.inputs[place]:
         return None
     return operation.inputs[place][0]
+
+
+def _origins(operation: Operation, *kinds: str) -> list[Operation]:
+    """The operations of some kinds among an operation's inputs."""
+    return [o for origins in operation.inputs for o in origins if o.op in kinds]
 
 
 def _path(operation: Operation) -> Iterator[Operation]:

@@ -46,6 +46,7 @@ class OfficialNetwork:
     epsilons: dict[str, float]  # by the name of a batch norm's variance
     dropped: tuple[str, ...]  # variables that only training needs
     heads_found_by: dict[str, str]  # "name", "graph" or "shape"
+    assumed: tuple[str, ...]  # settings that no graph tells
 
     def state(self, read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
         """Tensors by torch name, float32, read one by one."""
@@ -129,7 +130,9 @@ def read_official_network(
             f"variables must fit a DELG network, got {len(faults)} faults in {where}: "
             + "; ".join(faults)
         )
-    return OfficialNetwork(model, layers, graph.epsilons, dropped, found_by)
+    told = {"local_stride", "gem_power", "gem_epsilon", "resize_rule"}
+    assumed = tuple(sorted(name for name in told if getattr(graph, name) is None))
+    return OfficialNetwork(model, layers, graph.epsilons, dropped, found_by, assumed)
 
 
 def _find_heads(
@@ -223,7 +226,9 @@ def _convolution(name: str, model: Mapping[str, Any]) -> Convolution:
     _, stage_name, unit, conv = name.split(".", 3)
     stage = int(stage_name[-1])
     if is_slim:
-        is_strided = conv == "conv2" and stage <= 3 and int(unit) == model["units"][stage - 1] - 1
+        is_last = stage <= 3 and int(unit) == model["units"][stage - 1] - 1
+        # A last unit that is also the first has its stride in the projection too.
+        is_strided = is_last and conv in ("conv2", "downsample.0")
         return Convolution(2, "1/1") if is_strided else Convolution(1, "SAME")
     is_strided = conv in ("conv1", "downsample.0") and stage >= 2 and int(unit) == 0
     # With local features at stride 32 the shallow map itself is thinned out.

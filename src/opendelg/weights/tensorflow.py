@@ -57,6 +57,11 @@ def import_weights(
         WeightsError: If the source is no such model, damaged, or does not fit a DELG network.
     """
     with _opened(source) as files:
+        if files.graph is not None and not files.prefix.with_name("variables.index").is_file():
+            raise WeightsError(
+                f"saved model must have its variables/ folder, got none in {str(source)!r}; "
+                "a frozen graph cannot be imported"
+            )
         bundle = open_bundle(files.prefix)
         saved = None if files.graph is None else read_saved_model(files.graph)
         shapes = {key: tensor.shape for key, tensor in bundle.tensors.items()}
@@ -78,6 +83,7 @@ def import_weights(
                 "format": "checkpoint" if saved is None else "saved model",
                 "tensorflow_version": "" if saved is None else saved.tensorflow_version,
                 "heads_found_by": network.heads_found_by,
+                "assumed": {setting: network.model[setting] for setting in network.assumed},
                 "dropped": [*network.dropped, *bundle.strings],
             },
             precision="float32",
