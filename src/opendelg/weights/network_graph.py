@@ -25,6 +25,7 @@ _NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _SUMS = ("BiasAdd", "Add", "AddV2")
 _RESHAPES = ("Squeeze", "Reshape", "ExpandDims", "StridedSlice")
 _MAX_PATH = 2000  # operations between a map and the image; a ResNet-101 has about 500
+_MAX_AHEAD = 100  # operations between two layers; a handful
 
 
 @dataclass
@@ -205,7 +206,7 @@ class _Reader:
         return layer
 
     def _norm_in_arithmetic(self, scaled: Operation) -> dict[str, str]:
-        """Parts of x * gain + (beta - mean * gain), where gain is gamma / sqrt(variance + epsilon)."""
+        """Parts of x * gain + (beta - mean * gain); gain is gamma / sqrt(variance + epsilon)."""
         gain = _origins(scaled, "Mul")
         roots = [root for factor in gain for root in _origins(factor, "Rsqrt")]
         shifts = [shift for user in scaled.users for shift in _origins(user, "Sub")]
@@ -305,6 +306,8 @@ def _ahead(
     waiting, seen = [operation], {operation}
     for reached in waiting:
         for user in reached.users:
+            if len(seen) > _MAX_AHEAD:
+                return
             if user in seen or not user.inputs or reached not in user.inputs[0]:
                 continue
             seen.add(user)

@@ -20,7 +20,7 @@ from opendelg.errors import WeightsError
 from opendelg.weights.tensorflow_messages import parse_message
 
 _MAX_FILE_BYTES = 32 * 2**20  # a ResNet-101 takes about 3 MiB; parsing takes up to 30 times that
-_MAX_NODES = 200_000
+_MAX_NODES = 50_000  # a ResNet-101 has about 8,000
 _MAX_STEPS = 5_000_000  # from inputs to what computes them, all together
 _OUTPUTS = ("boxes", "features", "scales", "scores", "global_descriptors", "global_descriptor")
 _VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
@@ -222,7 +222,6 @@ class _Tracer:
         found = []
         waiting, seen = [(scope, reference)], {(scope, reference)}
         while waiting:
-            self.steps += 1
             if self.steps > _MAX_STEPS:
                 raise WeightsError(f"graph must be of a network's size, got more in {self.where}")
             scope, reference = waiting.pop()
@@ -241,6 +240,7 @@ class _Tracer:
                 else:
                     found.append((scope, name))
                     continue
+            self.steps += len(follow)
             for step in reversed(follow):
                 if step not in seen:
                     seen.add(step)
