@@ -80,8 +80,11 @@ def read_expected(path: Path) -> Expected:
         FormatError: If it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file:  # np.load leaves it open when the file is damaged
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            arrays = {name: loaded[name] for name in loaded.files}
         absent = sorted({*_ARRAYS, "image"} - set(arrays))
         if absent:
             raise FormatError(f"expected file must have {', '.join(absent)}, got {str(path)!r}")
