@@ -16,7 +16,7 @@ LEVELS = {
     1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same"],
     2: ["collection", "runtime", "weights", "feature_files"],
     3: ["extraction", "recipes", "indexing", "search", "delf_config"],
-    4: ["training", "evaluation", "demo"],
+    4: ["training", "evaluation", "demo", "parity"],
     5: ["server"],
     6: ["cli", "__main__"],
 }

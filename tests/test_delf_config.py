@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -6,12 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from opendelg.collection import Collection
-from opendelg.delf_config import published_name, read_delf_config
+from opendelg.delf_config import read_delf_config
 from opendelg.errors import FormatError
 from opendelg.extraction import PROFILES
 from opendelg.feature_files import read_delg_local
 from opendelg.weights import Weights
-from opendelg.weights.published import PUBLISHED, Published
 from tests.test_cli_extract import draw
 
 Run = Callable[..., SimpleNamespace]
@@ -76,9 +76,9 @@ def test_the_official_files_are_the_paper_profile_with_a_threshold(
     assert not config.is_tf2_exported
 
 
-def test_other_paths_stay_paths() -> None:
-    assert published_name("parameters/r50delg_gld_20200814/") == "r50-gld"
-    assert published_name("my/model.safetensors") == "my/model.safetensors"
+def test_other_paths_stay_paths(write: Callable[..., Path]) -> None:
+    text = TEXT.format(model="x", threshold=1).replace("parameters/x", "my/model.safetensors")
+    assert read_delf_config(write(text=text)).model == "my/model.safetensors"
 
 
 def test_what_is_absent_has_the_official_default(write: Callable[..., Path]) -> None:
@@ -192,12 +192,14 @@ def test_the_model_path_names_the_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(PUBLISHED, "r50-gld", Published(tiny_weights.path, "tiny"))
+    monkeypatch.setenv("OPENDELG_CACHE", str(tmp_path))
+    downloaded = tmp_path / "r50-gld.safetensors"
+    shutil.copyfile(tiny_weights.path, downloaded)
     image = draw(tmp_path / "p" / "a.png")
     arguments = ["extract", image, "--out", tmp_path / "f", "--config", write(), "--json"]
     assert delg(*arguments).json["written"] == 1
-    monkeypatch.delitem(PUBLISHED, "r50-gld")
-    assert "model must be a known name or a file, got 'r50-gld'" in delg(*arguments).err
+    downloaded.unlink()
+    assert "`delg weights download r50-gld` fetches it" in delg(*arguments).err
 
 
 def test_the_export_must_be_that_of_the_weights(

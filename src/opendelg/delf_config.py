@@ -7,7 +7,7 @@ not do is refused rather than left out.
 import difflib
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from opendelg.delf_messages import field_names, new_message
 from opendelg.errors import FormatError
 from opendelg.extraction import ExtractionConfig
-from opendelg.weights import Weights
+from opendelg.weights import Weights, published_name
 
 MAX_BYTES = 1 << 20  # of a settings file; the official ones have 500
 
@@ -74,25 +74,12 @@ def read_delf_config(path: Path) -> DelfConfig:
     except ValueError as error:
         raise FormatError(f"settings must be valid, got {error} in {str(path)!r}") from error
     return DelfConfig(
-        model=published_name(config.model_path),
+        model=published_name(config.model_path) or config.model_path,
         extraction=extraction,
         want_local=extraction.max_keypoints > 0,
         want_global=config.use_global_features,
         is_tf2_exported=config.is_tf2_exported,
     )
-
-
-def published_name(model_path: str) -> str:
-    """The name of released weights by the folder they unpack to, or the path as it is."""
-    folder = PurePosixPath(model_path).name
-    known = {
-        "delg_gld_20200520": "r50-gld-20200520",
-        "r50delg_gld_20200814": "r50-gld",
-        "r101delg_gld_20200814": "r101-gld",
-        "r50delg_gldv2clean_20200914": "r50-gldv2clean",
-        "r101delg_gldv2clean_20200914": "r101-gldv2clean",
-    }
-    return known.get(folder, model_path)
 
 
 def _parse(data: bytes, where: str) -> Any:

@@ -245,17 +245,21 @@ def resize_bilinear(
     Returns:
         (h, w, 3) float32, in the units of ``pixels``.
     """
+    if rule not in ("half_pixel", "legacy"):
+        raise ValueError(f"rule must be 'half_pixel' or 'legacy', got {rule!r}")
     source: np.ndarray = pixels.astype(np.float32)
-    width, height = size
-    if (source.shape[1], source.shape[0]) == (width, height):
+    height, width = source.shape[:2]
+    if (width, height) == size:
         return source
-    match rule:
-        case "half_pixel":
-            resized: np.ndarray = cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
-            return resized
-        case "legacy":
-            return _interpolate(_interpolate(source, width, axis=1), height, axis=0)
-    raise ValueError(f"rule must be 'half_pixel' or 'legacy', got {rule!r}")
+    offset = 0.5 if rule == "half_pixel" else 0.0
+    columns, rows = _taps(width, size[0], offset), _taps(height, size[1], offset)
+    # As one row of numbers per image row: three times as fast as with an axis of 3 colours.
+    wide = source.reshape(height, width * 3)
+    low, high = (
+        (places[:, None] * 3 + np.arange(3)).ravel() for places in (columns.low, columns.high)
+    )
+    wide = _blend(wide, _Taps(low, high, np.repeat(columns.weight, 3)), axis=1)
+    return _blend(wide, rows, axis=0).reshape(size[1], size[0], 3)
 
 
 def _log_unreadable_folder(error: OSError) -> None:
@@ -465,17 +469,39 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
     return np.asarray(levels.astype(np.uint8))
 
 
-def _interpolate(source: np.ndarray, length: int, axis: int) -> np.ndarray:
-    """(H, W, 3) float32 with ``length`` rows (axis 0) or columns (axis 1): the legacy rule."""
-    old_length = source.shape[axis]
-    positions = np.arange(length, dtype=np.float32) * np.float32(old_length / length)
-    low = positions.astype(np.int64)
-    weight = (positions - low.astype(np.float32)).reshape(-1, *[1] * (2 - axis))
-    lower = source.take(low, axis)
+@dataclass(frozen=True)
+class _Taps:
+    """Which two source pixels each result pixel of a row or column is between."""
+
+    low: np.ndarray  # (N,) int64
+    high: np.ndarray  # (N,) int64
+    weight: np.ndarray  # (N,) float32, of ``high``
+
+
+def _taps(old_length: int, length: int, offset: float) -> _Taps:
+    """Where result pixels lie.
+
+    In float32 and operation by operation as in TensorFlow: positions in float64 differ by enough
+    to move the scores of its networks by 5e-4.
+    """
+    half = np.float32(offset)
+    ratio = np.float32(old_length) / np.float32(length)
+    positions = (np.arange(length, dtype=np.float32) + half) * ratio - half
+    floor = np.floor(positions)
+    return _Taps(
+        low=np.maximum(floor.astype(np.int64), 0),
+        high=np.minimum(np.ceil(positions).astype(np.int64), old_length - 1),
+        weight=positions - floor,
+    )
+
+
+def _blend(source: np.ndarray, taps: _Taps, axis: Literal[0, 1]) -> np.ndarray:
+    """(H, W) float32 interpolated along one axis."""
+    lower = source.take(taps.low, axis)
     # In place: at twice the size, temporaries cost more than the arithmetic.
-    result: np.ndarray = source.take(np.minimum(low + 1, old_length - 1), axis)
+    result: np.ndarray = source.take(taps.high, axis)
     result -= lower
-    result *= weight
+    result *= taps.weight if axis == 1 else taps.weight[:, None]
     result += lower
     return result
 

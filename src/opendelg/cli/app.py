@@ -16,6 +16,7 @@ from opendelg.cli.search import search
 from opendelg.cli.train import train
 from opendelg.cli.verify import verify
 from opendelg.cli.weights import weights
+from opendelg.cli.weights_import import check, import_model
 
 app = typer.Typer(
     name="delg",
@@ -28,6 +29,8 @@ app = typer.Typer(
 for command in (index, search, match, extract, train, info, verify, remove, demo):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
+weights.command("import")(import_model)
+weights.command()(check)
 app.add_typer(weights, name="weights")
 
 

@@ -5,12 +5,13 @@ from torch.nn import functional
 
 
 class Autoencoder(nn.Module):
-    """Linear 1x1 encoder and 1x1 decoder with ReLU."""
+    """Linear 1x1 encoder and 1x1 decoder with ReLU; only training needs the decoder."""
 
-    def __init__(self, channels: int, num_dimensions: int) -> None:
+    def __init__(self, channels: int, num_dimensions: int, has_decoder: bool = True) -> None:
         super().__init__()
         self.encoder = nn.Conv2d(channels, num_dimensions, 1)
-        self.decoder = nn.Conv2d(num_dimensions, channels, 1)
+        if has_decoder:
+            self.decoder = nn.Conv2d(num_dimensions, channels, 1)
 
     def encode(self, shallow: Tensor) -> Tensor:
         """Local descriptors (B, D, H, W) before normalisation, of either sign."""

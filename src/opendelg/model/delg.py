@@ -31,6 +31,8 @@ class ModelConfig:
     gem_epsilon: float = 1e-6  # SPEC 1.3
     # How the pyramid is resampled: TF1 exports have the legacy kernel (SPEC 3.2).
     resize_rule: ResizeRule = "legacy"
+    # Models that were exported for inference come without: they cannot reconstruct, so not train.
+    has_decoder: bool = True
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -96,7 +98,9 @@ class Delg(nn.Module):
             epsilon=layout.epsilon,
             conv_bias=layout.conv_bias,
         )
-        self.autoencoder = Autoencoder(config.num_shallow_channels, config.num_local_dimensions)
+        self.autoencoder = Autoencoder(
+            config.num_shallow_channels, config.num_local_dimensions, config.has_decoder
+        )
 
     def shallow(self, images: Tensor) -> Tensor:
         """The conv4 map at stride 16, (B, C_S, H / 16, W / 16)."""

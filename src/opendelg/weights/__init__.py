@@ -1,7 +1,13 @@
 """Weights on disk: reading, writing, and the names they go by."""
 
 from opendelg.weights.checkpoint import Weights, read_weights, write_weights
-from opendelg.weights.published import DEFAULT_MODEL, PUBLISHED, cache_folder, load_weights
+from opendelg.weights.published import (
+    DEFAULT_MODEL,
+    PUBLISHED,
+    cache_folder,
+    load_weights,
+    published_name,
+)
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -9,6 +15,7 @@ __all__ = [
     "Weights",
     "cache_folder",
     "load_weights",
+    "published_name",
     "read_weights",
     "write_weights",
 ]

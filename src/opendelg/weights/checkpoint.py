@@ -2,7 +2,8 @@
 
 The header's ``opendelg`` entry is JSON: format version, model settings, score threshold, the
 coefficients of the probability ``same``, and what is known of the training.  Convolutions are
-stored as float16, vectors (biases, batch norms) as float32.
+stored as float16 or, where they must equal another program's, as float32; vectors (biases, batch
+norms) always as float32.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -47,6 +48,7 @@ def write_weights(
     score_threshold: float,
     same: SameModel | None = None,
     training: Mapping[str, Any] | None = None,
+    precision: Literal["float16", "float32"] = "float16",
 ) -> None:
     """Write a weights file; ``model`` is a ModelConfig or the dict of one.
 
@@ -66,13 +68,13 @@ def write_weights(
     }
     with np.errstate(over="ignore"):  # told below, with names
         tensors = {
-            key: np.ascontiguousarray(array, np.float16 if array.ndim > 1 else np.float32)
+            key: np.ascontiguousarray(array, precision if array.ndim > 1 else np.float32)
             for key, array in sorted(state.items())
             if not key.endswith("num_batches_tracked")
         }
     broken = [key for key, array in tensors.items() if not np.isfinite(array).all()]
     if broken:
-        raise WeightsError(f"weights must be finite in float16, got overflow in {broken}")
+        raise WeightsError(f"weights must be finite in {precision}, got overflow in {broken}")
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

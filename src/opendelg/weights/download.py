@@ -109,7 +109,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _convert(known: Published, archive: Path, target: Path) -> None:
     """Turn an archive into weights; what proved to be a model becomes the first use."""
-    from opendelg.weights.tensorflow import import_weights  # type: ignore[import-not-found]
+    from opendelg.weights.tensorflow import import_weights
 
     record = target.with_suffix(".json")
     fingerprint = _require_first(archive, record)
