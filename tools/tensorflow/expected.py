@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
 from keras_model import load_checkpoint
 from pyramid import GLOBAL_SCALES, OUTPUTS, SCALES, half_pixel_resize, normalise, run_level, select
 
@@ -31,6 +32,7 @@ Run = Callable[..., dict[str, np.ndarray]]
 def open_model(path: Path) -> Run:
     """A function from the inputs to the outputs by name."""
     if path.is_dir():
+        tf.get_logger().setLevel("ERROR")  # one warning for each reference variable
         model = tf.saved_model.load(str(path))
         names = [f"{name}:0" for name in INPUTS], [f"{name}:0" for name in OUTPUTS]
         pruned = model.prune(*names)

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import tensorflow as tf
+
 from export_slim import draw_calibration_image
 from keras_model import Delg
 from slim import Shape

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
 from pyramid import OUTPUTS, Level, Maps, legacy_resize, normalise, run_level, select
 from slim import EPSILON, HEADS, RandomParameters, Shape, network
 

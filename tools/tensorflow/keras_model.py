@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
+
 from pyramid import Maps
 
 layers = tf.keras.layers

@@ -21,6 +21,7 @@ TOLERANCE = 1e-4  # of the largest value of a layer
 def dump(options: argparse.Namespace) -> None:
     """Write the layers of one image at one scale, as (h, w, C) or (C,)."""
     import tensorflow as tf
+
     from expected import read_png
 
     image = read_png(options.image)
@@ -47,6 +48,7 @@ def saved_model_layers(path: Path, image: np.ndarray, scale: float) -> dict[str,
     """Run the first pass of the pyramid, which must lie outside of its loop."""
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")  # loading is "deprecated"
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph, v1.Session() as session:
         v1.saved_model.load(session, ["serve"], str(path))
@@ -63,7 +65,7 @@ def saved_model_layers(path: Path, image: np.ndarray, scale: float) -> dict[str,
 
 def find_layers(operations: list[Any]) -> dict[str, Any]:
     """Operations whose outputs are the layers: units by name, heads by their place in the graph."""
-    layers = {"resized": next(op for op in operations if op.type.startswith("Resize"))}
+    layers = {}
     names = {
         r"conv1/Relu": "root",
         r"pool1/MaxPool": "pool",
@@ -74,10 +76,12 @@ def find_layers(operations: list[Any]) -> dict[str, Any]:
         for pattern, name in names.items():
             if place and (match := re.fullmatch(pattern, place[1])):
                 layers.setdefault(match.expand(name), op)  # the loop's come later
-    if len(layers) < 3 + 16:  # units of a ResNet-50
+    if len(layers) < 2 + 16:  # units of a ResNet-50
         raise SystemExit(
             f"model must hold a ResNet outside of the loop over scales, got layers {list(layers)}"
         )
+    resize = next(op for op in operations if op.type.startswith("Resize"))
+    layers = {"resized": resize, **layers}
     shallow = layers[[name for name in layers if name.startswith("block3")][-1]]
     layers["attention"] = next(op for op in operations if op.type == "Softplus")
     # The deep map is cubed, averaged and its cube root taken: the second power is the pooled map.

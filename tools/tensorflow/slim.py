@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
+
 from pyramid import Maps
 
 EPSILON = 1e-5  # of every batch norm
@@ -99,9 +100,8 @@ def network(
     ) -> tf.Tensor:
         with tf.name_scope(scope + name):
             if stride > 1:  # conv2d_same: symmetric zeros whatever the parity of the side
-                before = (kernel - 1) // 2
-                after = kernel - 1 - before
-                maps = tf.pad(maps, [[0, 0], [before, after], [before, after], [0, 0]])
+                edge = [(kernel - 1) // 2] * 2
+                maps = tf.pad(maps, [[0, 0], edge, edge, [0, 0]])
             weights = parameters.conv(scope + name, (kernel, kernel, maps.shape[3], width))
             maps = tf.nn.conv2d(maps, weights, stride, "VALID" if stride > 1 else "SAME")
             if with_norm:
