@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+TENSORFLOW := .venv-tensorflow
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench parity clean
 
 install: $(STAMP)
 
@@ -25,12 +26,21 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/codespell src tests docs benchmarks README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell src tests docs benchmarks tools README.md CHANGELOG.md CONTRIBUTING.md
 	$(BIN)/python -m pytest
 
 bench: install
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/reranking.py
 
+# Against TensorFlow itself, in an environment of its own; PYTHON must be 3.11.
+parity: install $(TENSORFLOW)/installed
+	$(BIN)/python tools/tensorflow/parity.py --tensorflow $(TENSORFLOW)/bin/python --out parity
+
+$(TENSORFLOW)/installed: tools/tensorflow/requirements.txt
+	$(PYTHON) -m venv $(TENSORFLOW)
+	$(TENSORFLOW)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv $(TENSORFLOW) demo parity build dist
