@@ -39,7 +39,11 @@ def test_every_command_has_help_with_an_example(name: str, command: Any) -> None
 
 
 def test_documents_show_only_commands_that_exist() -> None:
-    shown = set(re.findall(r"^delg (?!-)([a-z]+(?: (?:groups|list|info|import|check)\b)?)", TEXT, re.MULTILINE))
+    shown = set(
+        re.findall(
+            r"^delg (?!-)([a-z]+(?: (?:groups|list|info|import|check)\b)?)", TEXT, re.MULTILINE
+        )
+    )
     assert shown <= {name.removeprefix("delg ") for name, _ in COMMANDS}
 
 

@@ -9,8 +9,8 @@ Only what the outputs need is kept.  Source: TensorFlow, core/framework/graph.pr
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ class SavedModel:
     operations: list[Operation]
     variable_names: dict[Operation, str]  # their names in the bundle
     tensorflow_version: str
+
+    def renamed(self, names: Mapping[str, str]) -> "SavedModel":
+        """The same with other names for the variables; those that have none keep theirs."""
+        renamed = {o: names.get(name, name) for o, name in self.variable_names.items()}
+        return replace(self, variable_names=renamed)
 
     def of_kind(self, *kinds: str) -> Iterator[Operation]:
         """The operations of these kinds, in the order of the file."""

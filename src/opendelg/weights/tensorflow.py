@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from opendelg.errors import WeightsError
 from opendelg.weights.archive import archive_title, is_archive, unpack_model
 from opendelg.weights.bundle import open_bundle
 from opendelg.weights.checkpoint import write_weights
+from opendelg.weights.object_names import OBJECT_GRAPH, attribute_names
 from opendelg.weights.official_network import read_official_network
 from opendelg.weights.saved_model import read_saved_model
 
@@ -63,12 +66,21 @@ def import_weights(
                 "a frozen graph cannot be imported"
             )
         bundle = open_bundle(files.prefix)
-        saved = None if files.graph is None else read_saved_model(files.graph)
-        shapes = {key: tensor.shape for key, tensor in bundle.tensors.items()}
+        names = {name: name for name in bundle.tensors}
+        if OBJECT_GRAPH in bundle.texts:
+            by_attribute = attribute_names(bundle.read_text(OBJECT_GRAPH), repr(str(source)))
+            names |= {name: new for name, new in by_attribute.items() if name in names}
+        saved = None if files.graph is None else read_saved_model(files.graph).renamed(names)
+        shapes = {names[stored]: tensor.shape for stored, tensor in bundle.tensors.items()}
+        stored_names = {new: stored for stored, new in names.items()}
+
+        def read(name: str) -> np.ndarray:
+            return bundle.read(stored_names[name])
+
         network = read_official_network(shapes, saved, repr(str(source)))
-        for key in network.dropped:
-            bundle.read(key)  # for its checksum: a damaged file is damaged
-        state = network.state(bundle.read)
+        for dropped in network.dropped:
+            read(dropped)  # for its checksum: a damaged file is damaged
+        state = network.state(read)
         title = title_of(source)
         if score_threshold is None:
             score_threshold = _released_threshold(name or "", title)
@@ -84,7 +96,7 @@ def import_weights(
                 "tensorflow_version": "" if saved is None else saved.tensorflow_version,
                 "heads_found_by": network.heads_found_by,
                 "assumed": {setting: network.model[setting] for setting in network.assumed},
-                "dropped": [*network.dropped, *bundle.strings],
+                "dropped": [*network.dropped, *bundle.texts],
             },
             precision="float32",
         )
