@@ -92,6 +92,15 @@ def test_keras_variables_that_are_stored_by_number_come_back(tmp_path, imported)
     assert_same_state(imported(tmp_path).state, state)
 
 
+def test_two_variables_of_one_name_are_refused(tmp_path, imported):
+    objects = object_graph({"a": "x/.ATTRIBUTES/V", "b": "y"})
+    renamed = objects.replace(b"\x1a\x01y", b"\x1a\x01z")
+    tensors = {"z": np.ones(2), "b/.ATTRIBUTES/VARIABLE_VALUE": np.ones(2)}
+    write_bundle(tmp_path / "v", tensors, texts={OBJECT_GRAPH: renamed})
+    with pytest.raises(WeightsError, match="variables must have distinct names"):
+        imported(tmp_path)
+
+
 @pytest.mark.parametrize("config", [SLIM, KERAS], ids=["slim", "keras"])
 def test_the_imported_network_computes_the_same(tmp_path, imported, drawn, config):
     state = random_state(config)

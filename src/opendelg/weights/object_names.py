@@ -9,7 +9,6 @@ core/protobuf/trackable_object_graph.proto.
 import re
 from collections import deque
 
-from opendelg.errors import WeightsError
 from opendelg.weights.tensorflow_messages import parse_message
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -26,7 +25,7 @@ def attribute_names(data: bytes, where: str) -> dict[str, str]:
     """Name by attributes of each variable, by its name in the bundle.
 
     Raises:
-        WeightsError: If the tree is damaged or has one name for two variables.
+        WeightsError: If the tree is damaged.
     """
     nodes = parse_message("ObjectGraph", data, where).nodes
     paths = {0: ""} if nodes else {}
@@ -39,11 +38,8 @@ def attribute_names(data: bytes, where: str) -> dict[str, str]:
             if not is_known and not _LISTS.fullmatch(child.local_name) and len(path) <= _MAX_PATH:
                 paths[child.node_id] = path
                 waiting.append(child.node_id)
-    names = {
+    return {
         attribute.checkpoint_key: f"{path}.ATTRIBUTES/{attribute.name}"
         for place, path in paths.items()
         for attribute in nodes[place].attributes
     }
-    if len(set(names.values())) < len(names):
-        raise WeightsError(f"objects must have distinct names, got one twice in {where}")
-    return names

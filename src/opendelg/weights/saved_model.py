@@ -19,7 +19,8 @@ import numpy as np
 from opendelg.errors import WeightsError
 from opendelg.weights.tensorflow_messages import parse_message
 
-_MAX_FILE_BYTES = 32 * 2**20  # a ResNet-101 takes about 3 MiB; parsing takes up to 30 times that
+_MAX_FILE_BYTES = 16 * 2**20  # a ResNet-101 takes about 3 MiB; parsing up to 40 times as much
+_MAX_GRAPHS = 100  # one file may hold several, for training and for serving
 _MAX_NODES = 50_000  # a ResNet-101 has about 8,000
 _MAX_STEPS = 5_000_000  # from inputs to what computes them, all together
 _OUTPUTS = ("boxes", "features", "scales", "scores", "global_descriptors", "global_descriptor")
@@ -112,8 +113,8 @@ def read_saved_model(path: Path) -> SavedModel:
     message = parse_message("SavedModel", data, where)
     if not message.meta_graphs:
         raise WeightsError(f"saved model must hold a graph, got none in {where}")
-    served = [graph for graph in message.meta_graphs if "serve" in graph.info.tags]
-    meta = (served or message.meta_graphs)[0]
+    graphs = message.meta_graphs[:_MAX_GRAPHS]
+    meta = next((graph for graph in graphs if "serve" in graph.info.tags), graphs[0])
     tracer = _Tracer(meta.graph, where)
     outputs = [name for name in _OUTPUTS if name in tracer.nodes[""]]
     outputs += [info.name for sign in meta.signatures.values() for info in sign.outputs.values()]

@@ -16,7 +16,7 @@ import numpy as np
 
 from opendelg.errors import WeightsError
 from opendelg.weights.archive import archive_title, is_archive, unpack_model
-from opendelg.weights.bundle import open_bundle
+from opendelg.weights.bundle import Bundle, open_bundle
 from opendelg.weights.checkpoint import write_weights
 from opendelg.weights.object_names import OBJECT_GRAPH, attribute_names
 from opendelg.weights.official_network import read_official_network
@@ -66,10 +66,7 @@ def import_weights(
                 "a frozen graph cannot be imported"
             )
         bundle = open_bundle(files.prefix)
-        names = {name: name for name in bundle.tensors}
-        if OBJECT_GRAPH in bundle.texts:
-            by_attribute = attribute_names(bundle.read_text(OBJECT_GRAPH), repr(str(source)))
-            names |= {name: new for name, new in by_attribute.items() if name in names}
+        names = _names(bundle, repr(str(source)))
         saved = None if files.graph is None else read_saved_model(files.graph).renamed(names)
         shapes = {names[stored]: tensor.shape for stored, tensor in bundle.tensors.items()}
         stored_names = {new: stored for stored, new in names.items()}
@@ -83,7 +80,8 @@ def import_weights(
         state = network.state(read)
         title = title_of(source)
         if score_threshold is None:
-            score_threshold = _released_threshold(name or "", title)
+            folder = files.prefix.parent.parent.name  # an archive may have been renamed
+            score_threshold = _released_threshold(name or "", title, folder)
         write_weights(
             target,
             name or title,
@@ -101,6 +99,17 @@ def import_weights(
             precision="float32",
         )
     return target
+
+
+def _names(bundle: Bundle, where: str) -> dict[str, str]:
+    """What we call each tensor of a bundle: in Keras by the attributes that hold it."""
+    names = {name: name for name in bundle.tensors}
+    if OBJECT_GRAPH in bundle.texts:
+        by_attribute = attribute_names(bundle.read_text(OBJECT_GRAPH), where)
+        names |= {name: new for name, new in by_attribute.items() if name in names}
+    if len(set(names.values())) < len(names):
+        raise WeightsError(f"variables must have distinct names, got one twice in {where}")
+    return names
 
 
 def title_of(source: Path) -> str:
