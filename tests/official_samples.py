@@ -124,33 +124,56 @@ def _to_tensorflow(array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 else array
 
 
+def object_graph(stored_names: dict[str, str]) -> bytes:
+    """The tree of objects of variables, with a list of all of them beside their attributes."""
+    graph = message_class("ObjectGraph")()
+    root = graph.nodes.add()
+    listed = root.children.add(local_name="variables", node_id=1)
+    places = {"": 0, "variables/": listed.node_id}
+    graph.nodes.add()
+    for number, (name, stored) in enumerate(stored_names.items()):
+        path = ""
+        for part in name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").split("/"):
+            parent, path = places[path], f"{path}{part}/"
+            if path not in places:
+                places[path] = len(graph.nodes)
+                graph.nodes[parent].children.add(local_name=part, node_id=places[path])
+                graph.nodes.add()
+        node = graph.nodes[places[path]]
+        node.attributes.add(name="VARIABLE_VALUE", checkpoint_key=stored)
+        graph.nodes[1].children.add(local_name=str(number), node_id=places[path])
+    return bytes(graph.SerializeToString())
+
+
 def write_bundle(
     prefix: Path,
     tensors: dict[str, np.ndarray],
     *,
     num_shards: int = 1,
     change: Any = lambda name, entry: None,
-    texts: tuple[str, ...] = (),
+    texts: dict[str, bytes] | None = None,
     block_entries: int = 7,
 ) -> None:
     """A bundle; ``change(name, entry)`` may damage the entry of a tensor."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     shards = [bytearray() for _ in range(num_shards)]
     entries = {b"": message_class("BundleHeader")(num_shards=num_shards).SerializeToString()}
+    texts = texts or {}
     for place, name in enumerate(sorted([*tensors, *texts])):
         shard = place % num_shards
         entry = message_class("BundleEntry")(shard_id=shard, offset=len(shards[shard]))
         if name in texts:
             entry.dtype = 7
+            data = varint(len(texts[name])) + bytes(4) + texts[name]
         else:
             array = np.asarray(tensors[name])
             data = array.tobytes()
             entry.dtype = _DTYPES[array.dtype.name]
-            entry.size = len(data)
             entry.crc32c = masked_checksum(data)
             for size in array.shape:
                 entry.shape.dim.add(size=size)
-            shards[shard] += data
+        entry.size = len(data)
+        shards[shard] += data
         change(name, entry)
         entries[name.encode()] = entry.SerializeToString()
     for shard, data in enumerate(shards):

@@ -20,12 +20,14 @@ from opendelg.errors import WeightsError
 from opendelg.weights.archive import unpack_model
 from opendelg.weights.bundle import open_bundle
 from opendelg.weights.network_graph import read_network_graph
+from opendelg.weights.object_names import attribute_names
 from opendelg.weights.saved_model import read_saved_model
 from opendelg.weights.tensorflow import import_weights
 from opendelg.weights.tensorflow_messages import message_class
 from tests.official_samples import (
     SLIM,
     append_block,
+    object_graph,
     shard_path,
     slim_graph,
     table_block,
@@ -48,7 +50,7 @@ def whole_bundle() -> tuple[bytes, bytes]:
     with TemporaryDirectory() as folder:
         prefix = Path(folder) / "v"
         tensors = {"a/b": np.ones((2, 3), np.float32), "a/c": np.array(3), "d": np.ones(4)}
-        write_bundle(prefix, tensors, texts=("t",))
+        write_bundle(prefix, tensors, texts={"t": b"text"})
         return (Path(folder) / "v.index").read_bytes(), shard_path(prefix).read_bytes()
 
 
@@ -90,6 +92,8 @@ def read_all(index: bytes) -> None:
         try:
             bundle = open_bundle(prefix)
             arrays = [bundle.read(name) for name in bundle.tensors]
+            for name in bundle.texts:
+                bundle.read_text(name)
         except WeightsError:
             return
         assert sum(array.nbytes for array in arrays) <= len(SHARD)
@@ -123,6 +127,16 @@ def test_edited_entries_with_valid_checksums(changes, place):
     name, value = entries[place]
     entries[place] = name, edited(value, changes)
     read_all(table_file(entries))
+
+
+OBJECTS = object_graph({f"a{place}/b/c{place}": f"k{place}" for place in range(5)})
+
+
+@fuzzed
+@given(edits)
+def test_edited_object_graphs(changes):
+    with suppress(WeightsError):
+        attribute_names(edited(OBJECTS, changes), "here")
 
 
 @fuzzed

@@ -13,12 +13,14 @@ from opendelg.runtime import choose_runtime
 from opendelg.runtime.torch_runtime import load_network
 from opendelg.settings import settings_as_dict
 from opendelg.weights import read_weights
+from opendelg.weights.object_names import OBJECT_GRAPH
 from opendelg.weights.tensorflow import import_weights
 from tests.official_samples import (
     KERAS,
     SLIM,
     SLIM_HEADS,
     keras_variables,
+    object_graph,
     random_state,
     slim_graph,
     slim_variables,
@@ -64,7 +66,7 @@ def test_a_slim_model_comes_back_whatever_its_heads_are_called(tmp_path, importe
 
 def test_a_keras_checkpoint_comes_back(tmp_path, imported):
     state = random_state(KERAS)
-    write_bundle(tmp_path / "delf_weights", keras_variables(state), texts=("_OBJECTS",))
+    write_bundle(tmp_path / "delf_weights", keras_variables(state), texts={"_OBJECTS": b"x"})
     weights = imported(tmp_path)
     assert_same_state(weights.state, state)
     assert weights.model == settings_as_dict(KERAS)
@@ -76,6 +78,27 @@ def test_a_keras_network_inside_another_object_comes_back(tmp_path, imported):
     state = random_state(KERAS)
     write_bundle(tmp_path / "variables", keras_variables(state, "_model/"))
     assert_same_state(imported(tmp_path / "variables").state, state)
+
+
+def test_keras_variables_that_are_stored_by_number_come_back(tmp_path, imported):
+    state = random_state(KERAS)
+    variables = keras_variables(state, "_model/")
+    numbered = {name: f"_model/variables/{place}" for place, name in enumerate(variables)}
+    write_bundle(
+        tmp_path / "v",
+        {numbered[name]: array for name, array in variables.items()},
+        texts={OBJECT_GRAPH: object_graph(numbered)},
+    )
+    assert_same_state(imported(tmp_path).state, state)
+
+
+def test_two_variables_of_one_name_are_refused(tmp_path, imported):
+    objects = object_graph({"a": "x/.ATTRIBUTES/V", "b": "y"})
+    renamed = objects.replace(b"\x1a\x01y", b"\x1a\x01z")
+    tensors = {"z": np.ones(2), "b/.ATTRIBUTES/VARIABLE_VALUE": np.ones(2)}
+    write_bundle(tmp_path / "v", tensors, texts={OBJECT_GRAPH: renamed})
+    with pytest.raises(WeightsError, match="variables must have distinct names"):
+        imported(tmp_path)
 
 
 @pytest.mark.parametrize("config", [SLIM, KERAS], ids=["slim", "keras"])

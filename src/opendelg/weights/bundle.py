@@ -33,7 +33,8 @@ _MAX_NAME_BYTES = 4096
 _MAX_NAMES_BYTES = 64 * 2**20  # all names together: shared starts make them longer than the file
 _MAX_RANK = 8
 _MAX_SHARDS = 10_000
-_STRING = 7
+_MAX_TEXT_BYTES = 32 * 2**20  # the objects of a ResNet-50 take 0.1 MiB
+_TEXT = np.dtype("O")
 # DataType of tensorflow/core/framework/types.proto.
 _DTYPES = {
     1: np.dtype("<f4"),
@@ -42,6 +43,7 @@ _DTYPES = {
     4: np.dtype("u1"),
     5: np.dtype("<i2"),
     6: np.dtype("i1"),
+    7: _TEXT,
     9: np.dtype("<i8"),
     10: np.dtype("?"),
     14: np.dtype(ml_dtypes.bfloat16),
@@ -71,7 +73,7 @@ class Bundle:
     prefix: Path  # of the index and the shards
     num_shards: int
     tensors: dict[str, BundleTensor]
-    strings: tuple[str, ...]  # names of string tensors: notes of the program that saved
+    texts: dict[str, BundleTensor]  # notes of the program that saved; sizes in bytes
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, its checksum verified.
@@ -80,6 +82,33 @@ class Bundle:
             WeightsError: If the shard cannot be read or the checksum differs.
         """
         tensor = self.tensors[name]
+        data = self._bytes(tensor)
+        if _masked_checksum(data) != tensor.checksum:
+            raise WeightsError(
+                f"tensor must have the checksum of the index, got other bytes for {name!r} in "
+                f"{str(self.prefix)!r}; copy or download the model again"
+            )
+        return np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
+
+    def read_text(self, name: str) -> bytes:
+        """One text: its length, a checksum of that, its bytes.
+
+        Raises:
+            WeightsError: If it cannot be read, is a list, or is longer than 32 MiB.
+        """
+        text = self.texts[name]
+        where = repr(str(self.prefix))
+        if text.shape != () or text.size > _MAX_TEXT_BYTES:
+            raise WeightsError(
+                f"{name!r} must be one text, got {text.shape}, {text.size} in {where}"
+            )
+        data = self._bytes(text)
+        length, position = _read_varint(data, 0, where)
+        if length != len(data) - position - 4:
+            raise WeightsError(f"{name!r} must be as long as it says, got {length} in {where}")
+        return data[position + 4 :]
+
+    def _bytes(self, tensor: BundleTensor) -> bytes:
         path = _shard_path(self.prefix, tensor.shard, self.num_shards)
         try:
             with open(path, "rb") as file:
@@ -87,12 +116,9 @@ class Bundle:
                 data = file.read(tensor.size)
         except OSError as error:
             raise WeightsError(f"shard must be readable, got {str(path)!r} ({error})") from error
-        if len(data) != tensor.size or _masked_checksum(data) != tensor.checksum:
-            raise WeightsError(
-                f"tensor must have the checksum of the index, got other bytes for {name!r} in "
-                f"{str(path)!r}; copy or download the model again"
-            )
-        return np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
+        if len(data) != tensor.size:
+            raise WeightsError(f"shard must be whole, got {len(data)} bytes in {str(path)!r}")
+        return data
 
 
 def open_bundle(prefix: Path) -> Bundle:
@@ -108,7 +134,7 @@ def open_bundle(prefix: Path) -> Bundle:
     data = _read_index(path)
     where = repr(str(path))
     tensors: dict[str, BundleTensor] = {}
-    strings: list[str] = []
+    texts: dict[str, BundleTensor] = {}
     names = _table_entries(data, where)
     first, value = next(names, (None, b""))
     if first != b"":
@@ -121,11 +147,8 @@ def open_bundle(prefix: Path) -> Bundle:
     for key, value in names:
         name = key.decode("utf-8", "backslashreplace")
         entry = _parse_entry(name, value, header.num_shards, where)
-        if entry is None:
-            strings.append(name)
-        else:
-            tensors[name] = entry
-    bundle = Bundle(prefix, header.num_shards, tensors, tuple(strings))
+        (texts if entry.dtype == _TEXT else tensors)[name] = entry
+    bundle = Bundle(prefix, header.num_shards, tensors, texts)
     _check_places(bundle)
     return bundle
 
@@ -143,20 +166,19 @@ def _read_index(path: Path) -> bytes:
         raise WeightsError(f"index must be readable, got {str(path)!r} ({error})") from error
 
 
-def _parse_entry(name: str, value: bytes, num_shards: int, where: str) -> BundleTensor | None:
-    """Where a tensor lies, or None for text."""
+def _parse_entry(name: str, value: bytes, num_shards: int, where: str) -> BundleTensor:
+    """Where a tensor lies."""
     entry = parse_message("BundleEntry", value, where)
     if entry.slices:
         raise WeightsError(f"tensors must be whole, got slices of {name!r} in {where}")
-    if entry.dtype == _STRING:
-        return None
     if entry.dtype not in _DTYPES:
-        raise WeightsError(f"type of {name!r} must be a number, got {entry.dtype} in {where}")
+        raise WeightsError(f"type of {name!r} must be known, got {entry.dtype} in {where}")
     dtype = _DTYPES[entry.dtype]
     shape = tuple(dim.size for dim in entry.shape.dim[: _MAX_RANK + 1])
     if entry.shape.unknown_rank or len(shape) > _MAX_RANK or min(shape, default=0) < 0:
         raise WeightsError(f"shape of {name!r} must be known, got {shape} in {where}")
-    if entry.size != math.prod(shape) * dtype.itemsize:
+    size = max(0, entry.size) if dtype == _TEXT else math.prod(shape) * dtype.itemsize
+    if entry.size != size:
         raise WeightsError(
             f"size of {name!r} must be that of {shape} {dtype}, got {entry.size} bytes in {where}"
         )
@@ -170,7 +192,8 @@ def _parse_entry(name: str, value: bytes, num_shards: int, where: str) -> Bundle
 
 def _check_places(bundle: Bundle) -> None:
     """Refuse tensors that lie outside of their shards or over each other."""
-    shards = {tensor.shard for tensor in bundle.tensors.values()}
+    everything = bundle.tensors | bundle.texts
+    shards = {tensor.shard for tensor in everything.values()}
     lengths = {}
     for shard in sorted(shards):
         path = _shard_path(bundle.prefix, shard, bundle.num_shards)
@@ -178,7 +201,7 @@ def _check_places(bundle: Bundle) -> None:
             raise WeightsError(f"shard must be a file, got none at {str(path)!r}")
         lengths[shard] = path.stat().st_size
     ends = dict.fromkeys(shards, 0)
-    places = sorted(bundle.tensors.items(), key=lambda item: (item[1].shard, item[1].offset))
+    places = sorted(everything.items(), key=lambda item: (item[1].shard, item[1].offset))
     for name, tensor in places:
         end = tensor.offset + tensor.size
         if end > lengths[tensor.shard] or (tensor.size and tensor.offset < ends[tensor.shard]):

@@ -9,8 +9,8 @@ Only what the outputs need is kept.  Source: TensorFlow, core/framework/graph.pr
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 from opendelg.errors import WeightsError
 from opendelg.weights.tensorflow_messages import parse_message
 
-_MAX_FILE_BYTES = 32 * 2**20  # a ResNet-101 takes about 3 MiB; parsing takes up to 30 times that
+_MAX_FILE_BYTES = 16 * 2**20  # a ResNet-101 takes about 3 MiB; parsing up to 40 times as much
+_MAX_GRAPHS = 100  # one file may hold several, for training and for serving
 _MAX_NODES = 50_000  # a ResNet-101 has about 8,000
 _MAX_STEPS = 5_000_000  # from inputs to what computes them, all together
 _OUTPUTS = ("boxes", "features", "scales", "scores", "global_descriptors", "global_descriptor")
@@ -76,6 +77,11 @@ class SavedModel:
     variable_names: dict[Operation, str]  # their names in the bundle
     tensorflow_version: str
 
+    def renamed(self, names: Mapping[str, str]) -> "SavedModel":
+        """The same with other names for the variables; those that have none keep theirs."""
+        renamed = {o: names.get(name, name) for o, name in self.variable_names.items()}
+        return replace(self, variable_names=renamed)
+
     def of_kind(self, *kinds: str) -> Iterator[Operation]:
         """The operations of these kinds, in the order of the file."""
         return (operation for operation in self.operations if operation.op in kinds)
@@ -107,8 +113,8 @@ def read_saved_model(path: Path) -> SavedModel:
     message = parse_message("SavedModel", data, where)
     if not message.meta_graphs:
         raise WeightsError(f"saved model must hold a graph, got none in {where}")
-    served = [graph for graph in message.meta_graphs if "serve" in graph.info.tags]
-    meta = (served or message.meta_graphs)[0]
+    graphs = message.meta_graphs[:_MAX_GRAPHS]
+    meta = next((graph for graph in graphs if "serve" in graph.info.tags), graphs[0])
     tracer = _Tracer(meta.graph, where)
     outputs = [name for name in _OUTPUTS if name in tracer.nodes[""]]
     outputs += [info.name for sign in meta.signatures.values() for info in sign.outputs.values()]

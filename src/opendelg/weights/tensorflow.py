@@ -12,21 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from opendelg.errors import WeightsError
 from opendelg.weights.archive import archive_title, is_archive, unpack_model
-from opendelg.weights.bundle import open_bundle
+from opendelg.weights.bundle import Bundle, open_bundle
 from opendelg.weights.checkpoint import write_weights
+from opendelg.weights.object_names import OBJECT_GRAPH, attribute_names
 from opendelg.weights.official_network import read_official_network
+from opendelg.weights.published import PUBLISHED
 from opendelg.weights.saved_model import read_saved_model
-
-# Score thresholds of the released models, from their settings files (SPEC 3.4).
-RELEASED_THRESHOLDS = {
-    "delg_gld_20200520": 175.0,
-    "r50delg_gld_20200814": 175.0,
-    "r101delg_gld_20200814": 166.1,
-    "r50delg_gldv2clean_20200914": 454.6,
-    "r101delg_gldv2clean_20200914": 357.48,
-}
 
 
 @dataclass(frozen=True)
@@ -63,15 +58,22 @@ def import_weights(
                 "a frozen graph cannot be imported"
             )
         bundle = open_bundle(files.prefix)
-        saved = None if files.graph is None else read_saved_model(files.graph)
-        shapes = {key: tensor.shape for key, tensor in bundle.tensors.items()}
+        names = _names(bundle, repr(str(source)))
+        saved = None if files.graph is None else read_saved_model(files.graph).renamed(names)
+        shapes = {names[stored]: tensor.shape for stored, tensor in bundle.tensors.items()}
+        stored_names = {new: stored for stored, new in names.items()}
+
+        def read(name: str) -> np.ndarray:
+            return bundle.read(stored_names[name])
+
         network = read_official_network(shapes, saved, repr(str(source)))
-        for key in network.dropped:
-            bundle.read(key)  # for its checksum: a damaged file is damaged
-        state = network.state(bundle.read)
+        for dropped in network.dropped:
+            read(dropped)  # for its checksum: a damaged file is damaged
+        state = network.state(read)
         title = title_of(source)
         if score_threshold is None:
-            score_threshold = _released_threshold(name or "", title)
+            folder = files.prefix.parent.parent.name  # an archive may have been renamed
+            score_threshold = _released_threshold(name or "", title, folder)
         write_weights(
             target,
             name or title,
@@ -84,11 +86,22 @@ def import_weights(
                 "tensorflow_version": "" if saved is None else saved.tensorflow_version,
                 "heads_found_by": network.heads_found_by,
                 "assumed": {setting: network.model[setting] for setting in network.assumed},
-                "dropped": [*network.dropped, *bundle.strings],
+                "dropped": [*network.dropped, *bundle.texts],
             },
             precision="float32",
         )
     return target
+
+
+def _names(bundle: Bundle, where: str) -> dict[str, str]:
+    """What we call each tensor of a bundle: in Keras by the attributes that hold it."""
+    names = {name: name for name in bundle.tensors}
+    if OBJECT_GRAPH in bundle.texts:
+        by_attribute = attribute_names(bundle.read_text(OBJECT_GRAPH), where)
+        names |= {name: new for name, new in by_attribute.items() if name in names}
+    if len(set(names.values())) < len(names):
+        raise WeightsError(f"variables must have distinct names, got one twice in {where}")
+    return names
 
 
 def title_of(source: Path) -> str:
@@ -105,9 +118,12 @@ def title_of(source: Path) -> str:
 
 def _released_threshold(*names: str) -> float:
     """The threshold of the released model that is part of a name; the longest counts."""
-    for released in sorted(RELEASED_THRESHOLDS, key=len, reverse=True):
-        if any(released in name for name in names):
-            return RELEASED_THRESHOLDS[released]
+    thresholds = {
+        known.release: known.score_threshold for known in PUBLISHED.values() if known.release
+    }
+    for release in sorted(thresholds, key=len, reverse=True):
+        if any(release in name for name in names):
+            return thresholds[release] or 0.0
     return 0.0
 
 
