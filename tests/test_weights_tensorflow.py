@@ -227,6 +227,31 @@ def test_a_switch_that_our_network_lacks_is_refused(tmp_path, imported, op, attr
         imported(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("node", "op", "message"),
+    [
+        ("Softplus", "Sigmoid", "no attention.conv2 where DELG has it"),
+        (f"{SLIM_HEADS['attention.conv1']}/Relu", "Identity", "no ReLU between the attention's"),
+        ("features", "Relu", "no autoencoder.encoder where DELG has it"),
+    ],
+)
+def test_a_head_that_is_computed_otherwise_is_refused(tmp_path, imported, node, op, message):
+    """Names and shapes alone would take it."""
+    write_slim_model(tmp_path / "model")
+    graph = slim_graph(SLIM)
+    next(one for one in graph.nodes if one.name == node).op = op
+    (tmp_path / "model" / "saved_model.pb").write_bytes(graph.message())
+    with pytest.raises(WeightsError, match=message):
+        imported(tmp_path / "model")
+
+
+def test_a_variance_below_zero_is_refused(tmp_path, imported):
+    name = "resnet_v1_50/conv1/BatchNorm/moving_variance"
+    write_slim_model(tmp_path / "model", extra={name: np.full(7, -1, np.float32)})
+    with pytest.raises(WeightsError, match=f"variances must be positive, got -1 in '{name}'"):
+        imported(tmp_path / "model")
+
+
 def test_units_with_a_gap_are_refused(tmp_path, imported):
     variables = slim_variables(random_state(SLIM))
     gone = [name for name in variables if "block1/unit_1" in name]

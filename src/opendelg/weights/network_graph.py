@@ -119,6 +119,8 @@ class _Reader:
             first = second and _back(second, ("Relu", "Mul", *_NORMS, *_SUMS), _PRODUCTS)
             if second is None or first is None or not first.inputs[0]:
                 continue
+            if _back(second, ("Mul", *_NORMS, *_SUMS), ("Relu",)) is None:
+                self._fault(f"no ReLU between the attention's convolutions in {second.name}")
             self._found(ATTENTION_2, second)
             self._found(ATTENTION_1, first)
             self.shallow += first.inputs[0]

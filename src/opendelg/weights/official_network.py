@@ -34,7 +34,8 @@ from opendelg.weights.saved_model import SavedModel
 
 _EPSILON = {"slim": 1e-5, "keras": 1e-3}  # of the layouts in `opendelg.model.resnet`
 _EXPANSION = 4
-_HEADS = (WHITENING, ATTENTION_1, ATTENTION_2, ENCODER, DECODER)
+_NEEDED = (WHITENING, ATTENTION_1, ATTENTION_2, ENCODER)
+_HEADS = (*_NEEDED, DECODER)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class OfficialNetwork:
         norm["moving_variance"] = norm["moving_variance"] + (
             given - epsilon if layer.norm else -epsilon
         )
+        if (norm["moving_variance"] + epsilon <= 0).any():
+            lowest = norm["moving_variance"].min()
+            raise WeightsError(f"variances must be positive, got {lowest:g} in {layer.names[-1]!r}")
         if has_norm(name):
             if self.model["layout"] == "slim":
                 norm["moving_mean"] = norm["moving_mean"] - bias
@@ -117,6 +121,10 @@ def read_official_network(
         }
         graph = read_network_graph(saved, backbone)
         faults += [f"graph: {fault}" for fault in graph.faults]
+        # A head that only its name or shape tells may be computed in another way than ours.
+        faults += [
+            f"graph: no {role} where DELG has it" for role in _NEEDED if role not in graph.heads
+        ]
     layers, found_by = _find_heads(named, graph, shapes, faults)
     model = _settings(named, layers, graph, shapes)
     faults += _graph_faults(named, graph, model)
