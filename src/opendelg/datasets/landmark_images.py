@@ -36,7 +36,7 @@ class LandmarkImages:
     sizes: np.ndarray  # (M,) int64
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Positions (N,) int64 of images by their ids (N,) uint64; -1 for those that are missing."""
+        """Positions (N,) int64 of images by their ids (N,) uint64; -1 where one is missing."""
         if len(self.ids) == 0:
             return np.full(len(ids), -1, np.int64)
         found = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
@@ -112,5 +112,4 @@ def _unpacked_ids(folder: Path) -> Iterator[int]:
 
 
 def _unpacked_name(image_id: str) -> str:
-    first, second, third = image_id[:3]
-    return f"{first}/{second}/{third}/{image_id}.jpg"
+    return f"{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"

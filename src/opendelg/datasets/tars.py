@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 INDEX_VERSION = 1
 _IMAGE_NAME = re.compile(rb"(?:.*/)?([0-9a-f]{16})\.jpg", re.DOTALL)
 _BLOCK = 512  # bytes; POSIX.1-1988, ustar
-_REGULAR = b"0\0"  # the types of plain files
+# Types of members: plain files; links, devices, folders and pipes, which have no content.
+_REGULAR, _EMPTY = b"0\0", b"123456"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TarMember:
     offset: int  # bytes, of its content
     size: int  # bytes
 
-    def read(self, limits: ImageLimits = ImageLimits()) -> bytes:
+    def read(self) -> bytes:
         """Its content.
 
         The tar is opened for every read: 10 µs, and no descriptor is shared between processes.
@@ -46,10 +47,9 @@ class TarMember:
             ImageError: If the tar is not there, has changed, or the member is too large.
         """
         where = f" in {str(self.tar)!r} at byte {self.offset}"
-        if self.size > limits.max_file_bytes:
-            raise ImageError(
-                f"image must have at most {limits.max_file_bytes} bytes, got {self.size}{where}"
-            )
+        limit = ImageLimits().max_file_bytes
+        if self.size > limit:
+            raise ImageError(f"image must have at most {limit} bytes, got {self.size}{where}")
         try:
             with self.tar.open("rb", buffering=0) as file:
                 file.seek(self.offset)
@@ -137,6 +137,8 @@ def _images(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
         checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if size < 0 or _number(header[148:156]) != checksum:
             raise ValueError(f"damaged header at byte {position}")
+        if header[156] in _EMPTY:
+            size = 0  # whatever the header says
         offset = position + _BLOCK
         if offset + size > end:
             raise ValueError(f"cut off within the member at byte {position}")
@@ -155,7 +157,7 @@ def _number(text: bytes) -> int:
 def _read_index(index: Path) -> list[TarContent]:
     """What an index file says; nothing if it is absent, of another version or damaged."""
     try:
-        with np.load(index, allow_pickle=False) as file:
+        with index.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if int(file["version"]) != INDEX_VERSION:
                 return []
             counts, images = file["counts"], file["images"]
