@@ -37,7 +37,7 @@ def write_audit(photo_list: PhotoList, views: Views, output: Path, is_resumed: b
             )
     output.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f"{FILE_NAME}.{os.getpid()}")
-    written.write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    written.write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8")
     written.replace(path)
     logger.info("%d photos of %d classes: %s", audit["photos"], audit["classes"], path)
     if audit["classes_without_photos"]:
