@@ -9,7 +9,8 @@ from opendelg.cli.app import app
 from opendelg.errors import FormatError, OpenDelgError
 
 pytest.importorskip("lightning", reason="training needs the extra 'train'")
-STARTER = Path(__file__).parent.parent / "configs" / "starter.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
+STARTER = CONFIGS / "starter.yaml"
 
 
 @pytest.fixture
@@ -33,6 +34,20 @@ def call(*arguments):
 def test_the_starter_config_is_valid(runs):
     assert call(STARTER).exit_code == 0
     assert (runs[0][0].name, runs[0][1]) == ("starter", Path())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid(runs, path):
+    result = call(path)
+    assert (result.exit_code, len(runs)) == (0, 1), result.exception
+
+
+def test_the_open_codes_values_are_what_spec_says(runs):
+    call(CONFIGS / "open_code.yaml")
+    config, _ = runs[0]
+    assert (config.steps, config.batch_size, config.optimiser.learning_rate) == (500_000, 32, 0.01)
+    assert (config.data.image_size, config.loss.is_scale_trainable) == (321, False)
+    assert config.data.folders[0].list == "train_clean.csv"
 
 
 def test_overrides_reach_nested_settings(runs):

@@ -5,7 +5,8 @@ from PIL import Image
 
 from opendelg.errors import OpenDelgError
 from opendelg.training.augmentation import AugmentationConfig, change_light, random_view
-from opendelg.training.data import DataConfig, PhotoFolder, Views, list_photos, read_photo
+from opendelg.training.data import DataConfig, Views, read_photo
+from opendelg.training.photos import Photo, PhotoFolder, list_photos
 
 STILL = AugmentationConfig(min_area=1.0, max_aspect=1.0, max_rotation_deg=0.0, max_perspective=0.0)
 DARK = AugmentationConfig(
@@ -38,29 +39,30 @@ def root(tmp_path):
 
 def test_each_folder_with_photos_is_a_class(root):
     listed = list_photos([PhotoFolder("town")], root)
-    assert [(photo.path.relative_to(root).as_posix(), photo.label) for photo in listed.photos] == [
-        ("town/bridge/a.png", 0),
-        ("town/church/a.png", 1),
-        ("town/church/b.png", 1),
+    assert [photo.path.relative_to(root).as_posix() for photo in listed.photos] == [
+        "town/bridge/a.png",
+        "town/church/a.png",
+        "town/church/b.png",
     ]
+    assert listed.labels.tolist() == [0, 1, 1]
     assert listed.class_names == (str(root / "town/bridge"), str(root / "town/church"))
 
 
 def test_instances_are_a_class_each(root):
     listed = list_photos([PhotoFolder("rest", "instances")], root)
-    assert [photo.label for photo in listed.photos] == [0, 1]
+    assert listed.labels.tolist() == [0, 1]
 
 
 def test_labels_go_on_over_folders(root):
     listed = list_photos([PhotoFolder("town"), PhotoFolder("rest", "instances")], root)
-    assert [photo.label for photo in listed.photos] == [0, 1, 1, 2, 3]
+    assert listed.labels.tolist() == [0, 1, 1, 2, 3]
     assert len(listed.class_names) == 4
 
 
 def test_classes_of_the_same_name_in_two_folders_differ(root):
     write_photo(root / "city/church/a.png", np.full((40, 48, 3), 128, np.uint8))
     listed = list_photos([PhotoFolder("town/church"), PhotoFolder("city/church")], root)
-    assert [photo.label for photo in listed.photos] == [0, 0, 1]
+    assert listed.labels.tolist() == [0, 0, 1]
 
 
 def test_an_absent_folder_is_an_error(root):
@@ -74,6 +76,62 @@ def test_a_folder_without_photos_is_an_error(root):
         list_photos([PhotoFolder("empty")], root)
 
 
+# Tables.
+
+
+@pytest.fixture
+def table(root):
+    return root / "labels.csv"
+
+
+def test_a_table_gives_labels_in_their_order(root, table):
+    table.write_text("label,image\nz,town/church/a.png\na,rest/x.png\nz,town/church/b.png\n")
+    listed = list_photos([PhotoFolder(csv="labels.csv")], root)
+    assert [photo.path.name for photo in listed.photos] == ["a.png", "x.png", "b.png"]
+    assert listed.labels.tolist() == [1, 0, 1]
+    assert listed.class_names == (f"{table}: a", f"{table}: z")
+
+
+def test_images_of_a_table_may_lie_in_another_folder(root, table):
+    table.write_text("image,label\nchurch/a.png,1\n")
+    listed = list_photos([PhotoFolder(csv="labels.csv", images="town")], root)
+    assert listed.photos[0].path == root / "town/church/a.png"
+
+
+def test_faults_of_a_table_are_counted_and_left_out(root, table):
+    rows = ["town/church/a.png,1", "town/church/a.png,1", "rest/x.png,1", "rest/x.png,2", "none,1"]
+    wrong = ["x", ",1", "rest/sub/y.png,", "../a.png,1", "/etc/a.png,1"]
+    table.write_text("\n".join(["image,label", *rows, *wrong]))
+    (section,) = list_photos([PhotoFolder(csv="labels.csv")], root).sections
+    assert [photo.path.name for photo in section.photos] == ["a.png"]
+    assert {name: fault.count for name, fault in section.faults.items()} == {
+        "malformed_rows": 5,
+        "repeated_images": 1,
+        "images_with_two_labels": 1,
+        "missing_images": 1,
+    }
+
+
+def test_a_table_without_images_is_an_error(root, table):
+    table.write_text("image,label\nnone.png,1\n")
+    with pytest.raises(OpenDelgError, match=r"data table must give photos, .* 1 missing images"):
+        list_photos([PhotoFolder(csv="labels.csv")], root)
+
+
+def test_an_absent_table_is_an_error(root):
+    with pytest.raises(OpenDelgError, match="data table must exist"):
+        list_photos([PhotoFolder(csv="none.csv")], root)
+
+
+def test_sections_of_every_kind_follow_each_other(root, table):
+    table.write_text("image,label\nrest/x.png,a\n")
+    listed = list_photos([PhotoFolder("town"), PhotoFolder(csv="labels.csv")], root)
+    assert [photo.path.name for photo in listed.photos] == ["a.png", "a.png", "b.png", "x.png"]
+    assert listed.labels.tolist() == [0, 1, 1, 2]
+    with pytest.raises(IndexError, match=r"photo must be in 0..3, got 4"):
+        listed.photos[4]
+
+
 # Reading.
 
 
@@ -84,26 +142,26 @@ def test_letterbox_is_cut_off(tmp_path, top, left):
     pixels = np.full((64 + 2 * top, 80 + 2 * left, 3), 10, np.uint8)  # not quite black
     pixels[top : top + 64, left : left + 80] = ramp(64, 80)
     write_photo(tmp_path / "box.png", pixels)
-    assert np.array_equal(read_photo(tmp_path / "box.png", 384), ramp(64, 80))
+    assert np.array_equal(read_photo(Photo(tmp_path / "box.png"), 384), ramp(64, 80))
 
 
 def test_dark_parts_inside_a_photo_stay(tmp_path):
     pixels = ramp(64, 80)
     pixels[20:40] = 0
     write_photo(tmp_path / "dark.png", pixels)
-    assert np.array_equal(read_photo(tmp_path / "dark.png", 384), pixels)
+    assert np.array_equal(read_photo(Photo(tmp_path / "dark.png"), 384), pixels)
 
 
 def test_a_photo_that_is_almost_all_black_stays_whole(tmp_path):
     pixels = np.zeros((64, 80, 3), np.uint8)
     pixels[30:40, 30:50] = 255
     write_photo(tmp_path / "night.png", pixels)
-    assert read_photo(tmp_path / "night.png", 384).shape == (64, 80, 3)
+    assert read_photo(Photo(tmp_path / "night.png"), 384).shape == (64, 80, 3)
 
 
 def test_longer_side_is_at_most_the_limit(tmp_path):
     write_photo(tmp_path / "tall.png", np.full((200, 100, 3), 128, np.uint8))
-    assert read_photo(tmp_path / "tall.png", 64).shape == (64, 32, 3)
+    assert read_photo(Photo(tmp_path / "tall.png"), 64).shape == (64, 32, 3)
 
 
 # Views.
@@ -233,9 +291,48 @@ def test_unreadable_photos_are_left_out_and_logged(root, caplog):
     assert "broken.jpg" in caplog.text
 
 
+def test_photos_out_of_memory_give_the_same_views(root):
+    write_photo(root / "town/church/a.png", ramp(60, 80))
+    drawn = []
+    for in_memory in (True, False):
+        config = DataConfig(image_size=32, keep_in_memory=in_memory)
+        views = Views(list_photos([PhotoFolder("town")], root), config)
+        torch.manual_seed(0)
+        drawn.append(views[1])
+        assert len(views.pixels) == (3 if in_memory else 0)
+    assert all(torch.equal(one, other) for one, other in zip(*drawn, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"photos must be given by one of path, csv and gldv2, got \[\]"),
+        ({"path": "a", "csv": "b"}, r"one of path, csv and gldv2, got \['path', 'csv'\]"),
+        ({"path": "a", "part": "val"}, "part must be left out beside path; it belongs to gldv2"),
+        ({"csv": "a", "labels": "instances"}, "labels must be left out beside csv"),
+        ({"gldv2": "a", "images": "b"}, "images must be left out beside gldv2"),
+    ],
+)
+def test_settings_of_different_kinds_do_not_mix(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PhotoFolder(**settings)
+
+
+def test_landmarks_are_read_at_every_visit_unless_told():
+    landmarks = (PhotoFolder(gldv2="gldv2"),)
+    assert not DataConfig(landmarks).is_in_memory
+    assert DataConfig(landmarks, keep_in_memory=True).is_in_memory
+    assert DataConfig((PhotoFolder("town"),)).is_in_memory
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
+        (
+            DataConfig,
+            {"keep_in_memory": False, "views_on": "device"},
+            "keep_in_memory must be true for views on the device",
+        ),
         (AugmentationConfig, {"min_area": 0.0}, r"min_area must be in \(0, 1\], got 0.0"),
         (AugmentationConfig, {"max_aspect": 0.5}, "max_aspect must be at least 1, got 0.5"),
         (AugmentationConfig, {"max_perspective": 0.5}, "max_perspective must be in"),

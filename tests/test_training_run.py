@@ -17,10 +17,11 @@ from opendelg.model import Delg, ModelConfig
 from opendelg.model.resnet import LAYOUTS, ResNet
 from opendelg.training import run as run_file
 from opendelg.training.config import OptimiserConfig, TrainingConfig
-from opendelg.training.data import DataConfig, PhotoFolder
+from opendelg.training.data import DataConfig
 from opendelg.training.distillation import DistillationConfig
 from opendelg.training.losses import LossConfig
 from opendelg.training.module import DelgTraining
+from opendelg.training.photos import PhotoFolder
 from opendelg.training.teacher import Teacher
 from opendelg.weights import read_weights
 
@@ -275,6 +276,13 @@ def test_fewer_teacher_dimensions_than_the_model_has_are_an_error(distilled):
     model = replace(TINY, num_global_dimensions=21)
     with pytest.raises(OpenDelgError, match=r"num_global_dimensions must be at most .* 20, got 21"):
         run_file.train(replace(distilled, distillation=teachers, model=model))
+
+
+def test_a_descriptor_teacher_needs_photos_in_memory(distilled):
+    teachers = DistillationConfig(descriptor_teacher="b.npz")
+    data = replace(distilled.data, keep_in_memory=False)
+    with pytest.raises(ValueError, match="keep_in_memory must be true with a descriptor_teacher"):
+        replace(distilled, distillation=teachers, data=data)
 
 
 def test_fewer_photos_than_a_batch_are_an_error(config):

@@ -6,14 +6,12 @@ The positives of a query are the database images of its group other than itself.
 role ``both`` is in the database too: whoever evaluates leaves it out of its own ranking.
 """
 
-import csv
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
+from opendelg.datasets.table import TableRow, image_name, read_table
 from opendelg.errors import FormatError
 
 COLUMNS = ("image", "group", "role")
@@ -59,7 +57,7 @@ def read_groups(table: Path, images: Path) -> GroupsDataset:
     """
     if not images.is_dir():
         raise FileNotFoundError(f"images must be an existing folder, got {str(images)!r}")
-    rows = list(_read_rows(table))
+    rows = [_row(row) for row in read_table(table, COLUMNS)]
     _require_distinct(rows, table)
     _require_files(rows, images, table)
     roles = np.array([row.role for row in rows], dtype=str)
@@ -86,71 +84,15 @@ def read_groups(table: Path, images: Path) -> GroupsDataset:
     )
 
 
-def _read_rows(table: Path) -> Iterator[_Row]:
-    """The checked rows of a table, empty lines skipped."""
-    reader = csv.reader(io.StringIO(_read_text(table), newline=""), strict=True)
-    header: list[str] | None = None
-    try:
-        for fields in reader:
-            where = f"line {reader.line_num} of {str(table)!r}"
-            if not any(field.strip() for field in fields):
-                continue
-            if header is None:
-                header = _header(fields, where)
-                continue
-            if len(fields) != len(header):
-                raise FormatError(
-                    f"row must have {len(header)} fields, got {len(fields)} in {where}"
-                )
-            yield _row(dict(zip(header, fields, strict=True)), reader.line_num, where)
-    except csv.Error as error:
-        where = f"line {reader.line_num} of {str(table)!r}"
-        raise FormatError(f"table must be valid CSV, got {str(error)!r} in {where}") from error
-    if header is None:
-        raise FormatError(f"table must not be empty, got no header in {str(table)!r}")
-
-
-def _read_text(table: Path) -> str:
-    """The text of a table, without the byte order mark that spreadsheets write."""
-    try:
-        data = table.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise FormatError(
-            f"table must be readable, got {error.strerror!r} in {str(table)!r}"
-        ) from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FormatError(
-            f"table must be UTF-8 text, got byte {data[error.start]:#04x} in line {line} of "
-            f"{str(table)!r}"
-        ) from error
-
-
-def _header(fields: list[str], where: str) -> list[str]:
-    header = [field.strip() for field in fields]
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise FormatError(f"table must have columns {', '.join(COLUMNS)}, got {header} in {where}")
-    if len(set(header)) != len(header):
-        raise FormatError(f"table must not repeat columns, got {header} in {where}")
-    return header
-
-
-def _row(fields: dict[str, str], line: int, where: str) -> _Row:
+def _row(row: TableRow) -> _Row:
     """One row, its values checked by themselves."""
-    name, group, role = (fields[column].strip() for column in COLUMNS)
+    values, where = row.values(), row.where
+    name, group, role = (values[column] for column in COLUMNS)
     if not name or not group:
         raise FormatError(f"image and group must not be empty, got {name!r}, {group!r} in {where}")
     if role not in ROLES:
         raise FormatError(f"role must be one of {', '.join(ROLES)}, got {role!r} in {where}")
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise FormatError(f"image must lie below the folder of images, got {name!r} in {where}")
-    return _Row(line, str(path), group, role)
+    return _Row(row.line, image_name(name, where), group, role)
 
 
 def _require_distinct(rows: list[_Row], table: Path) -> None:

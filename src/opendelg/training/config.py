@@ -90,5 +90,11 @@ class TrainingConfig:
             raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every must be positive, got {self.checkpoint_every}")
+        if (
+            self.distillation
+            and self.distillation.descriptor_teacher
+            and not self.data.is_in_memory
+        ):
+            raise ValueError("keep_in_memory must be true with a descriptor_teacher, got false")
         if not self.name or "/" in self.name:
             raise ValueError(f"name must be a file name without folders, got {self.name!r}")

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from opendelg.errors import OpenDelgError
 from opendelg.settings import settings_as_dict
+from opendelg.training.audit import write_audit
 from opendelg.training.config import TrainingConfig
-from opendelg.training.data import PhotoList, Views, list_photos
+from opendelg.training.data import Views
 from opendelg.training.distillation import Teachers, cached_pooled_descriptors, fit_whitening
 from opendelg.training.module import DelgTraining
+from opendelg.training.photos import PhotoList, list_photos
 from opendelg.training.teacher import load_teacher
 from opendelg.weights.checkpoint import write_weights
 
@@ -42,14 +44,14 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
     last = output / "last.ckpt"
     # A resumed run shuffles and crops anew instead of repeating its first epoch.
     lightning.seed_everything(config.seed + _saved_step(last), verbose=False)
-    photo_list = list_photos(config.data.folders, root)
+    photo_list = list_photos(config.data.folders, root, cache=output)
     views = Views(photo_list, config.data)
-    logger.info("%d photos of %d classes", len(views), len(photo_list.class_names))
     if len(views) < config.batch_size:
         raise OpenDelgError(
             f"photos must fill a batch of {config.batch_size}, got {len(views)}; "
             "add photos or lower batch_size"
         )
+    write_audit(photo_list, views, output, is_resumed=last.is_file())
     module = _module(config, photo_list, views, root)
     loader = DataLoader(
         views,
@@ -83,6 +85,8 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
         enable_model_summary=False,
     )
     trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if views.num_unreadable:
+        logger.warning("%d photos could not be read and were left out", views.num_unreadable)
     path = output / f"{config.name}.safetensors"
     write_weights(
         path,
@@ -92,6 +96,7 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
         float(torch.as_tensor(module.median_attention)),
         training={
             "photos": len(views),
+            "unreadable": views.num_unreadable,
             "classes": len(photo_list.class_names),
             "seconds": round(timer.time_elapsed()),  # of the loop, those before resuming included
             "settings": settings_as_dict(config),
