@@ -103,3 +103,18 @@ def test_only_the_same_recipe_is_current(tmp_path: Path) -> None:
     assert is_current(tmp_path / "a.npz", image, "one")
     assert not is_current(tmp_path / "a.npz", image, "two")
     assert not is_current(tmp_path / "b.npz", image, "one")
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_the_status_is_3(
+    extract: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = draw(tmp_path / "p" / "a.png")
+
+    def walk(top: Path, onerror: Callable[[OSError], None]) -> list[tuple[str, list, list]]:
+        onerror(PermissionError(13, "Permission denied", f"{top}/private"))
+        return [(str(top), [], [image.name])]
+
+    monkeypatch.setattr("opendelg.image.os.walk", walk)
+    result = extract(tmp_path / "p")
+    assert (result.code, result.json["written"]) == (3, 1)
+    assert [failure["path"] for failure in result.json["failures"]] == [f"{image.parent}/private"]

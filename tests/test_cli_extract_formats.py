@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from opendelg.feature_files import (
     read_kapture_global,
     read_kapture_local,
     read_npz,
+    write_hloc_local,
+    write_npz,
 )
 from opendelg.features import ImageFeatures
 from opendelg.weights import Weights
-from tests.test_cli_extract import draw
+from tests.test_cli_extract import FEATURES, draw
 
 Run = Callable[..., SimpleNamespace]
 FORMATS = ["npz", "delg", "h5", "kapture"]
@@ -165,10 +168,25 @@ def test_an_interrupted_run_into_hdf5_loses_nothing(
     assert (again["written"], again["kept"]) == (0, 2)
     assert len(hloc_images(tmp_path / "f" / "features.h5")) == 2
     assert sorted(p.name for p in (tmp_path / "f").iterdir()) == [
+        ".lock",
         "features.h5",
         "global.h5",
         "recipe.json",
     ]
+
+
+def test_what_another_run_writes_while_one_ends_is_not_lost(
+    extract: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = tmp_path / "f" / ".waiting" / "other.png.npz"
+
+    def store(path: Path, *arguments: Any) -> None:
+        write_hloc_local(path, *arguments)
+        write_npz(waiting, FEATURES, "{}")  # by the other run
+
+    monkeypatch.setattr("opendelg.feature_files.folders.write_hloc_local", store)
+    assert extract(photos, "--format", "h5").code == 0
+    assert waiting.exists()
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -112,3 +112,11 @@ def test_a_terminal_gets_a_bar(
         show(1_000_000, None)
         show(5_000_000, 8_000_000)
     assert "5.0/8.0 MB" in capsys.readouterr().err
+
+
+def test_an_import_does_not_replace_what_it_reads(delg: Run, tmp_path: Path) -> None:
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(b"a model")
+    done = delg("weights", "import", archive, "--out", archive)
+    assert (done.code, "out must be another file than PATH" in done.err) == (2, True)
+    assert archive.read_bytes() == b"a model"

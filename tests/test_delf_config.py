@@ -180,7 +180,9 @@ def test_only_what_is_asked_for_is_written(
         assert delg("extract", image, "--out", out, *options).json["written"] == 1
         assert delg("extract", image, "--out", out, *options).json["kept"] == 1
         suffixes[kind] = {path.name for path in out.rglob("*") if path.is_file()}
-    assert suffixes["local"] & suffixes["global"] == {"recipe.json"}
+    assert suffixes["local"] & suffixes["global"] == (
+        {"recipe.json", ".lock"} if format == "h5" else {"recipe.json"}
+    )
     assert len(suffixes["local"]) > 1
     assert len(suffixes["global"]) > 1
 
@@ -247,3 +249,9 @@ def test_settings_and_a_profile_are_too_much(
     arguments = ["--out", tmp_path / "f", "--config", write(), "--profile", "fast"]
     result = delg("extract", draw(tmp_path / "p" / "a.png"), *arguments)
     assert (result.code, "config must be given without --profile" in result.err) == (2, True)
+
+
+def test_no_features_of_either_kind_are_refused(write: Callable[..., Path]) -> None:
+    none = write(("num: 1000", "num: 0"), ("use_global_features: true", ""))
+    with pytest.raises(FormatError, match="neither local nor global features"):
+        read_delf_config(none)

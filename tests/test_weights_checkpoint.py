@@ -219,6 +219,12 @@ def test_an_unknown_name_offers_the_nearest():
         load_weights("startr")
 
 
+@pytest.mark.parametrize("name", ["r50delg_gld_20200814", "r50delg_gld_20200814.tar.gz"])
+def test_the_name_of_a_release_offers_ours(name):
+    with pytest.raises(WeightsError, match="did you mean 'r50-gld'"):
+        load_weights(name)
+
+
 def test_a_name_like_no_other_lists_the_known():
     with pytest.raises(WeightsError, match="got 'x'; known are starter"):
         load_weights("x")
@@ -239,3 +245,10 @@ def test_a_disk_that_cannot_take_the_file_is_an_error_of_the_system(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_files_place_is_told_and_nothing_is_left(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(WeightsError, match="weights must be written to a file, got the folder"):
+        write_weights(tmp_path / "x", "x", STATE, TINY, 0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

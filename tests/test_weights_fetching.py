@@ -305,7 +305,7 @@ def test_other_addresses_are_refused(target: Path, url: str) -> None:
         fetch(url, target, FAST)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:port/x", "http://127.0.0.1:1/ü"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:port/x", "http://127.0.0.1:1/ü", "http://[1"])
 def test_a_malformed_address_is_told(target: Path, url: str) -> None:
     with pytest.raises(WeightsError, match=f"url must be a web address, got '{re.escape(url)}'"):
         fetch(url, target, FAST)

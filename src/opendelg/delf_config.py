@@ -103,7 +103,7 @@ def _faults(config: Any) -> list[str]:
     asked = {
         "no image_scales": not config.image_scales,
         "neither local nor global features": not (
-            config.use_local_features or config.use_global_features
+            (config.use_local_features and local.max_feature_num) or config.use_global_features
         ),
         "use_pca true of local features": config.use_local_features and local.use_pca,
         "use_pca true of global features": config.use_global_features and of_global.use_pca,

@@ -52,10 +52,20 @@ def extract(
     from opendelg.recipes import recipe_of
 
     settings = read_config(config, profile)
+    failures: list[tuple[Path, str]] = []
+
+    def tell(path: Path, reason: str) -> None:
+        failures.append((path, reason))
+        print(f"unreadable: {shown(path)}: {shown(reason)}", file=sys.stderr)
+
+    def tell_folder(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        tell(Path(error.filename), f"folder must be readable, got {reason!r}")
+
     folder = open_folder(
         format,
         out,
-        find_images(images),
+        find_images(images, tell_folder),
         images,
         want_local=settings is None or settings.want_local,
         want_global=settings is None or settings.want_global,
@@ -64,17 +74,16 @@ def extract(
     folder.claim(recipe_of(extractor))
     work = [image for image in folder.images if not folder.is_current(image)]
     num_kept = len(folder.images) - len(work)
-    failures = []
+    num_written = 0
     with progress("extracting", len(work)) as advance:
         for image, features in extract_stream(work, extractor, decode_threads=2):
             if isinstance(features, ImageError):
-                failures.append((image, str(features)))
-                print(f"unreadable: {shown(image)}: {shown(str(features))}", file=sys.stderr)
+                tell(image, str(features))
             else:
                 folder.write(image, features)
+                num_written += 1
             advance(image)
     folder.finish()
-    num_written = len(work) - len(failures)
     if json:
         print_json(
             {

@@ -38,6 +38,8 @@ def import_model(
     from opendelg.weights.tensorflow import import_weights, title_of
 
     target = out or Path(f"{name or title_of(path)}.safetensors")
+    if target.exists() and path.exists() and target.samefile(path):
+        raise typer.BadParameter("out must be another file than PATH", param_hint="--out")
     made = read_weights(import_weights(path, target, name=name, score_threshold=score_threshold))
     values = {
         "path": str(made.path),

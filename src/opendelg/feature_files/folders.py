@@ -4,10 +4,12 @@ A file of .npz names its own recipe.  The other formats cannot, so the recipe li
 ``recipe.json``, and a folder holds features of one recipe only.
 """
 
-import shutil
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
+
+from filelock import FileLock
 
 from opendelg.collection.recipe import Recipe
 from opendelg.errors import FormatError, OpenDelgError
@@ -33,6 +35,7 @@ Format = Literal["npz", "delg", "h5", "kapture"]
 RECIPE_FILE = "recipe.json"
 HLOC_LOCAL, HLOC_GLOBAL = "features.h5", "global.h5"
 HLOC_WAITING = ".waiting"  # folder of what is not in the HDF5 files yet
+HLOC_LOCK = ".lock"
 
 
 class FeatureFolder(Protocol):
@@ -202,19 +205,30 @@ class _HlocFolder:
         write_npz(self._waiting_path(image), features, self._recipe)
 
     def finish(self) -> None:
-        paths = {
-            path.relative_to(self._waiting).as_posix().removesuffix(".npz"): path
-            for path in sorted(self._waiting.rglob("*.npz"))
-        }
-        if not paths:
+        if not self._waiting.exists():
             return
+        # Of two runs at once, the later would replace what the other one stores.
+        with FileLock(self._out / HLOC_LOCK):
+            self._store(
+                {
+                    path.relative_to(self._waiting).as_posix().removesuffix(".npz"): path
+                    for path in sorted(self._waiting.rglob("*.npz"))
+                }
+            )
+        for folder in sorted(self._waiting.rglob("*"), reverse=True):
+            _remove_if_empty(folder)
+        _remove_if_empty(self._waiting)
+
+    def _store(self, paths: Mapping[str, Path]) -> None:
+        """Move what waits into the files, and no more: another run may go on to write."""
         times = {name: path.stat().st_mtime_ns for name, path in paths.items()}
         # Read anew for each file: the features of all images need not fit into memory.
         if self._want_local:
             write_hloc_local(self._out / HLOC_LOCAL, _read_all(paths), times)
         if self._want_global:
             write_hloc_global(self._out / HLOC_GLOBAL, _read_all(paths), times)
-        shutil.rmtree(self._waiting)
+        for path in paths.values():
+            path.unlink()
 
     def _is_stored(self, image: Path) -> bool:
         try:
@@ -226,6 +240,11 @@ class _HlocFolder:
 
     def _waiting_path(self, image: Path) -> Path:
         return self._waiting / f"{self._names[image]}.npz"
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _read_all(paths: Mapping[str, Path]) -> Iterator[tuple[str, ImageFeatures]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OpenDelgError: If the file cannot be written; nothing of it is left then.
     """
-    part = path.with_name(f".{os.getpid()}.part")  # short: photos may have the longest names
+    # Short, as photos may have the longest names; no process id, as containers share those.
+    part = path.with_name(f".{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -9,6 +9,7 @@ norms) always as float32.
 import hashlib
 import json
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +76,19 @@ def write_weights(
     broken = [key for key, array in tensors.items() if not np.isfinite(array).all()]
     if broken:
         raise WeightsError(f"weights must be finite in {precision}, got overflow in {broken}")
-    part = path.with_name(path.name + ".part")
+    if path.is_dir():
+        raise WeightsError(f"weights must be written to a file, got the folder {str(path)!r}")
+    # Not one name for all: two processes may write the same weights.
+    part = path.with_name(f".{secrets.token_hex(4)}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
+        part.chmod(0o644)
+        part.replace(path)
     except SafetensorError as error:
-        part.unlink(missing_ok=True)
         raise OSError(f"{error}: {path}") from error
-    part.chmod(0o644)
-    part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> Weights:

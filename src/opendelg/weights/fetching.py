@@ -195,9 +195,12 @@ def _receive(url: str, part: _Part, settings: FetchSettings, progress: Progress 
 @contextmanager
 def _opened(url: str, part: _Part, timeout: float) -> Iterator[Any]:
     """The response to a request for what the part lacks."""
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "opendelg", "Accept-Encoding": "identity"}
-    )
+    try:
+        request = urllib.request.Request(
+            url, headers={"User-Agent": "opendelg", "Accept-Encoding": "identity"}
+        )
+    except ValueError as error:
+        raise WeightsError(f"url must be a web address, got {url!r} ({error})") from error
     if part.version is not None and part.size > 0:
         request.add_header("Range", f"bytes={part.size}-")
         if part.version.condition is not None:

@@ -152,5 +152,7 @@ def load_weights(name_or_path: str) -> Weights:
 
 def nearest_name(name: str) -> str:
     """What a user may have meant who asked for weights by a name that is not known."""
-    nearest = difflib.get_close_matches(name, PUBLISHED, n=1)
+    # Names of releases resemble the names of others more than their own.
+    released = published_name(name.removesuffix(".tar.gz"))
+    nearest = [released] if released else difflib.get_close_matches(name, PUBLISHED, n=1)
     return f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(PUBLISHED)}"
