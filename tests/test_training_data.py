@@ -5,6 +5,7 @@ from PIL import Image
 
 from opendelg.errors import OpenDelgError
 from opendelg.training.augmentation import AugmentationConfig, change_light, random_view
+from opendelg.training.chance import LIGHT, Chance, seeds_of
 from opendelg.training.data import DataConfig, PhotoFolder, Views, list_photos, read_photo
 
 STILL = AugmentationConfig(min_area=1.0, max_aspect=1.0, max_rotation_deg=0.0, max_perspective=0.0)
@@ -167,7 +168,8 @@ def test_views_of_the_narrowest_photos_work(shape):
 
 
 def light(images, config, seed=0):
-    return change_light(images, config, torch.Generator().manual_seed(seed))
+    seeds = seeds_of(seed, LIGHT, np.arange(len(images)))
+    return change_light(images, config, Chance(seeds, torch.device("cpu")))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-import csv
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -144,18 +144,41 @@ def test_a_resumed_run_starts_from_the_saved_weights(config, monkeypatch):
     assert all(torch.equal(starts[0][name], tensor) for name, tensor in saved.items())
 
 
-def test_a_resumed_run_draws_other_views_and_light(config, monkeypatch):
-    batches, seeds = [], []
+def weights_of(config):
+    return torch.load(f"{config.output}/last.ckpt", weights_only=True)
 
-    def recorded(self, batch, *_):
-        batches.append(batch[0])
-        seeds.append(self._chance.initial_seed())
 
-    monkeypatch.setattr(DelgTraining, "on_train_batch_start", recorded)
-    run_file.train(replace(config, seed=7))
-    run_file.train(replace(config, seed=7, steps=6))
-    assert seeds == [7] * 4 + [11] * 2
-    assert not torch.equal(batches[0], batches[4])
+def assert_same_run(actual, expected):
+    """Weights, optimiser and all else that learning goes on from."""
+    first, second = (run["state_dict"] for run in (actual, expected))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    first, second = (run["optimizer_states"][0]["state"] for run in (actual, expected))
+    assert all(torch.equal(first[i][k], second[i][k]) for i in second for k in second[i])
+
+
+@pytest.mark.parametrize("views_on", ["loader", "device"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_goes_the_way_of_one_that_was_not_stopped(
+    config, tmp_path, views_on, accumulate, monkeypatch
+):
+    data = replace(config.data, views_on=views_on)
+    config = replace(config, data=data, steps=8, accumulate=accumulate)
+    whole = replace(config, output=str(tmp_path / "whole"))
+    run_file.train(whole)
+    step = DelgTraining.training_step
+
+    def stopped(self, batch, batch_index):
+        if self.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(DelgTraining, "training_step", stopped)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run_file.train(config)
+    assert saved_step(tmp_path / "run") == 4
+    run_file.train(config)
+    assert_same_run(weights_of(config), weights_of(whole))
 
 
 def test_a_finished_run_only_writes_its_weights_again(config, steps_taken):
@@ -174,13 +197,15 @@ def test_a_run_folder_that_moved_goes_on_with_one_checkpoint(config, tmp_path):
     assert [path.name for path in (tmp_path / "moved").glob("*.ckpt")] == ["last.ckpt"]
 
 
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def test_the_global_loss_starts_at_its_share_of_the_steps(config, tmp_path):
     run_file.train(replace(config, steps=60, global_loss_from=0.5, checkpoint_every=100))
-    with (tmp_path / "run" / "log" / "version_0" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["24", "49"]
-    assert [bool(row["global"]) for row in rows] == [False, True]
-    assert all(row["reconstruction"] and row["attention"] for row in rows)
+    entries = log_of(tmp_path / "run")
+    assert [entry["step"] for entry in entries] == [25, 50, 60]
+    assert ["global" in entry for entry in entries] == [False, True, True]
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(config):
@@ -249,17 +274,10 @@ def test_a_student_learns_what_the_teacher_says_of_each_view(
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
 
 
-def test_hints_end_at_their_share_of_the_steps(distilled, monkeypatch):
-    logged = []
-    log_dict = DelgTraining.log_dict
-    monkeypatch.setattr(
-        DelgTraining,
-        "log_dict",
-        lambda self, d, **k: (logged.append(set(d)), log_dict(self, d, **k)),
-    )
+def test_hints_end_at_their_share_of_the_steps(distilled, tmp_path):
     teachers = DistillationConfig(hint_teacher="a.npz", hint_until=0.5)
-    run_file.train(replace(distilled, distillation=teachers, steps=4))
-    assert ["hint" in names for names in logged] == [True, True, False, False]
+    run_file.train(replace(distilled, distillation=teachers, steps=4, log_every=1))
+    assert ["hint" in entry for entry in log_of(tmp_path / "run")] == [True, True, False, False]
 
 
 def test_no_tensor_of_a_teacher_is_saved(distilled, tmp_path):
