@@ -21,7 +21,6 @@ from opendelg.training.batch_norm import synchronise_batch_norms
 from opendelg.training.config import OptimiserConfig, TrainingConfig
 from opendelg.training.data import DataConfig, PhotoFolder
 from opendelg.training.processes import run_in_processes
-from opendelg.training.run import train
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
@@ -125,10 +124,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(single, tmp_path):
     np.testing.assert_array_equal(losses_of(config), losses_of(single))
 
 
-def test_a_batch_that_processes_cannot_share_is_an_error(config, tmp_path):
-    config = replace(config, output=str(tmp_path), devices=2, batch_size=7)
-    with pytest.raises(OpenDelgError, match="must be a multiple of accumulate x devices, got 7"):
-        train(config)
+def _fail(text):
+    raise OpenDelgError(text)
+
+
+def test_an_error_of_a_process_is_that_of_the_run():
+    with pytest.raises(OpenDelgError, match=r"^name must fit, got none$"):
+        run_in_processes(1, _fail, "name must fit, got none")
 
 
 def _compare_batch_norms():

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from opendelg.errors import OpenDelgError
 from opendelg.model import Delg, ModelConfig
 from opendelg.model.resnet import LAYOUTS, ResNet
 from opendelg.training import run as run_file
-from opendelg.training.config import OptimiserConfig, TrainingConfig
+from opendelg.training.config import OptimiserConfig, TrainingConfig, ValidationConfig
 from opendelg.training.data import DataConfig, PhotoFolder
 from opendelg.training.distillation import DistillationConfig
 from opendelg.training.losses import LossConfig
@@ -208,6 +209,44 @@ def test_the_global_loss_starts_at_its_share_of_the_steps(config, tmp_path):
     assert ["global" in entry for entry in entries] == [False, True, True]
 
 
+def test_parts_of_a_batch_learn_what_the_whole_does(config, tmp_path):
+    """But for the batch norms, which see less at once."""
+    config = replace(config, steps=3, batch_size=8, log_every=1)
+    run_file.train(replace(config, output=str(tmp_path / "a")))
+    run_file.train(replace(config, output=str(tmp_path / "b"), accumulate=2))
+    first, second = log_of(tmp_path / "a"), log_of(tmp_path / "b")
+    assert [entry["step"] for entry in second] == [1, 2, 3]
+    assert second[0]["learning_rate"] == first[0]["learning_rate"]
+    assert second[0]["loss"] == pytest.approx(first[0]["loss"], rel=0.2)
+
+
+def test_the_log_has_losses_rates_and_speed_and_tensorboard_too(config, tmp_path, capsys):
+    run_file.train(replace(config, log_every=2))
+    entries = log_of(tmp_path / "run")
+    assert [entry["step"] for entry in entries] == [2, 4]
+    assert entries[0]["images_per_second"] > 0
+    assert 0 < entries[0]["learning_rate"] < 0.01
+    assert entries[0].keys() >= {"loss", "global", "attention", "reconstruction", "gradient_norm"}
+    assert list((tmp_path / "run" / "log").glob("version_0/events.out.tfevents.*"))
+    assert re.search(r"step 4 of 4, [0-9.]+ images/s, 0:00:00 left: ", capsys.readouterr().err)
+
+
+def test_a_log_that_a_kill_cut_off_goes_on(config, tmp_path):
+    run_file.train(replace(config, log_every=1))
+    file = tmp_path / "run" / "log.jsonl"
+    file.write_text(file.read_text() + '{"step": 9, "loss": 1.0}\n{"step": 1')
+    run_file.train(replace(config, log_every=1, steps=6))
+    assert [entry["step"] for entry in log_of(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(config, tmp_path):
+    optimiser = OptimiserConfig(learning_rate=1e30)
+    config = replace(config, optimiser=optimiser, steps=20, checkpoint_every=6, log_every=3)
+    with pytest.raises(OpenDelgError, match=r"losses must be finite, got .* between steps 1 and 3"):
+        run_file.train(config)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
 def test_the_learning_rate_warms_up_and_falls_to_zero(config):
     optimiser = replace(config.optimiser, learning_rate=1.0, warm_up_steps=4)
     module = DelgTraining(replace(config, steps=10, optimiser=optimiser), 3)
@@ -304,6 +343,9 @@ def test_fewer_photos_than_a_batch_are_an_error(config):
     ("changes", "message"),
     [
         ({"steps": 0}, "steps must be positive and batch_size at least 2, got 0 and 32"),
+        ({"accumulate": 0}, "accumulate and devices must be positive, got 0 and 1"),
+        ({"accumulate": 3, "devices": 2}, "must be a multiple of accumulate x devices, got 32 for"),
+        ({"log_every": 0}, "log_every must be positive, got 0"),
         ({"batch_size": 1}, "steps must be positive and batch_size at least 2"),
         ({"global_loss_from": 1.5}, r"global_loss_from must be in \[0, 1\], got 1.5"),
         ({"num_workers": -1}, "num_workers must not be negative, got -1"),
@@ -314,6 +356,19 @@ def test_fewer_photos_than_a_batch_are_an_error(config):
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "must have either folders or groups, got both or none"),
+        ({"folders": ("a",), "groups": "b.csv"}, "must have either folders or groups"),
+        ({"folders": ("a",), "every": 0}, "every and max_photos must be positive, got 0 and 500"),
+    ],
+)
+def test_validation_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ValidationConfig(**changes)
 
 
 @pytest.mark.parametrize(

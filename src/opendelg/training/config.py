@@ -114,6 +114,11 @@ class TrainingConfig:
             raise ValueError(
                 f"accumulate and devices must be positive, got {self.accumulate} and {self.devices}"
             )
+        if self.batch_size % (self.accumulate * self.devices):
+            raise ValueError(
+                f"batch_size must be a multiple of accumulate x devices, got {self.batch_size} "
+                f"for {self.accumulate} x {self.devices}"
+            )
         if self.num_workers < 0:
             raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
         if self.checkpoint_every < 1:

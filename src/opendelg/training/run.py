@@ -121,8 +121,8 @@ def _loader(
     shares = config.accumulate * num_processes()
     if config.batch_size % shares:
         raise OpenDelgError(
-            f"batch_size must be a multiple of accumulate x devices, got {config.batch_size} for "
-            f"{config.accumulate} x {num_processes()}"
+            f"batch_size must be a multiple of accumulate x processes, got {config.batch_size} "
+            f"for {config.accumulate} x {num_processes()}"
         )
     visits = Visits(
         len(views),
