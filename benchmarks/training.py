@@ -1,6 +1,6 @@
 """Views per second of `delg train`'s loop, against the bare forward and backward passes.
 
-    python benchmarks/training.py              a ResNet-18 at 160 px, batches of 32, on what is there
+    python benchmarks/training.py              a ResNet-18 at 160 px, batches of 32
     python benchmarks/training.py --workers 0  views cut out between the steps, not beside them
 
 The bare passes are those of the same network and losses on one batch that stays in memory, with the

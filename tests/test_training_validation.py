@@ -88,8 +88,10 @@ def test_the_best_model_is_kept_in_both_forms(trained, photos):
         ["weights", "info", "{weights}"],
         ["extract", "{photos}", "--out", "{out}/features", "--model", "{weights}"],
         ["index", "{photos}", "--collection", "{out}/c", "--model", "{weights}"],
-        ["evaluate", "groups", "--csv", "{photos}/groups.csv", "--images", "{photos}"]
-        + ["--model", "{weights}"],
+        [
+            *("evaluate", "groups", "--csv", "{photos}/groups.csv"),
+            *("--images", "{photos}", "--model", "{weights}"),
+        ],
     ],
     ids=lambda arguments: arguments[0],
 )
