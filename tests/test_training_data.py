@@ -5,6 +5,7 @@ from PIL import Image
 
 from opendelg.errors import OpenDelgError
 from opendelg.training.augmentation import AugmentationConfig, change_light, random_view
+from opendelg.training.chance import LIGHT, Chance, seeds_of
 from opendelg.training.data import DataConfig, Views, read_photo
 from opendelg.training.photos import Photo, PhotoFolder, list_photos
 
@@ -225,7 +226,8 @@ def test_views_of_the_narrowest_photos_work(shape):
 
 
 def light(images, config, seed=0):
-    return change_light(images, config, torch.Generator().manual_seed(seed))
+    seeds = seeds_of(seed, LIGHT, np.arange(len(images)))
+    return change_light(images, config, Chance(seeds, torch.device("cpu")))
 
 
 @pytest.fixture

@@ -5,17 +5,20 @@ import pytest
 import torch
 
 from opendelg.training.augmentation import AugmentationConfig
+from opendelg.training.chance import LIGHT, Chance, seeds_of
 from opendelg.training.resident import ResidentPhotos, random_corners
 
 WHOLE = AugmentationConfig(min_area=1.0, max_aspect=1.0, max_rotation_deg=0.0, max_perspective=0.0)
 CPU = torch.device("cpu")
 
 
+def chance(count, seed):
+    return Chance(seeds_of(seed, LIGHT, np.arange(count)), CPU)
+
+
 def views(pixels, size, config, positions=(0,), seed=0):
     photos = ResidentPhotos(pixels, CPU)
-    return photos.views(
-        torch.tensor(positions), size, config, torch.Generator().manual_seed(seed)
-    ).numpy()
+    return photos.views(torch.tensor(positions), size, config, chance(len(positions), seed)).numpy()
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_the_same_seed_gives_the_same_views(ramp):
 def test_boxes_lie_inside_the_photo_and_cover_the_least_area():
     config = AugmentationConfig(min_area=0.25, max_rotation_deg=0.0, max_perspective=0.0)
     sizes = torch.tensor([[300.0, 200.0]]).repeat(2000, 1)
-    corners = random_corners(sizes, config, torch.Generator().manual_seed(0))
+    corners = random_corners(sizes, config, chance(2000, 0))
     low, high = corners.amin(dim=1), corners.amax(dim=1)
     assert low.min() > -1e-3
     assert (high - sizes).max() < 1e-3
@@ -79,7 +82,7 @@ def test_a_corner_of_the_view_shows_the_corner_of_the_quadrangle():
     pixels[..., 0], pixels[..., 1] = np.arange(120) * 2, np.arange(120)[:, None] * 2
     config = AugmentationConfig(min_area=0.3, max_perspective=0.1)
     sizes = torch.full((16, 2), 120.0)
-    corners = random_corners(sizes, config, torch.Generator().manual_seed(5)).numpy()
+    corners = random_corners(sizes, config, chance(16, 5)).numpy()
     seen = views([pixels], 64, config, positions=[0] * 16, seed=5)
     shown = seen[:, :2, [0, 0, -1, -1], [0, -1, -1, 0]].transpose(0, 2, 1) / 2 + 0.5
     inside = ((corners > 2) & (corners < 118)).all(axis=2)

@@ -1,5 +1,6 @@
-import csv
+import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from opendelg.errors import OpenDelgError
 from opendelg.model import Delg, ModelConfig
 from opendelg.model.resnet import LAYOUTS, ResNet
 from opendelg.training import run as run_file
-from opendelg.training.config import OptimiserConfig, TrainingConfig
+from opendelg.training.config import OptimiserConfig, TrainingConfig, ValidationConfig
 from opendelg.training.data import DataConfig
 from opendelg.training.distillation import DistillationConfig
 from opendelg.training.losses import LossConfig
@@ -145,18 +146,41 @@ def test_a_resumed_run_starts_from_the_saved_weights(config, monkeypatch):
     assert all(torch.equal(starts[0][name], tensor) for name, tensor in saved.items())
 
 
-def test_a_resumed_run_draws_other_views_and_light(config, monkeypatch):
-    batches, seeds = [], []
+def weights_of(config):
+    return torch.load(f"{config.output}/last.ckpt", weights_only=True)
 
-    def recorded(self, batch, *_):
-        batches.append(batch[0])
-        seeds.append(self._chance.initial_seed())
 
-    monkeypatch.setattr(DelgTraining, "on_train_batch_start", recorded)
-    run_file.train(replace(config, seed=7))
-    run_file.train(replace(config, seed=7, steps=6))
-    assert seeds == [7] * 4 + [11] * 2
-    assert not torch.equal(batches[0], batches[4])
+def assert_same_run(actual, expected):
+    """Weights, optimiser and all else that learning goes on from."""
+    first, second = (run["state_dict"] for run in (actual, expected))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    first, second = (run["optimizer_states"][0]["state"] for run in (actual, expected))
+    assert all(torch.equal(first[i][k], second[i][k]) for i in second for k in second[i])
+
+
+@pytest.mark.parametrize("views_on", ["loader", "device"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_goes_the_way_of_one_that_was_not_stopped(
+    config, tmp_path, views_on, accumulate, monkeypatch
+):
+    data = replace(config.data, views_on=views_on)
+    config = replace(config, data=data, steps=8, accumulate=accumulate)
+    whole = replace(config, output=str(tmp_path / "whole"))
+    run_file.train(whole)
+    step = DelgTraining.training_step
+
+    def stopped(self, batch, batch_index):
+        if self.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(DelgTraining, "training_step", stopped)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run_file.train(config)
+    assert saved_step(tmp_path / "run") == 4
+    run_file.train(config)
+    assert_same_run(weights_of(config), weights_of(whole))
 
 
 def test_a_finished_run_only_writes_its_weights_again(config, steps_taken):
@@ -175,13 +199,53 @@ def test_a_run_folder_that_moved_goes_on_with_one_checkpoint(config, tmp_path):
     assert [path.name for path in (tmp_path / "moved").glob("*.ckpt")] == ["last.ckpt"]
 
 
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def test_the_global_loss_starts_at_its_share_of_the_steps(config, tmp_path):
     run_file.train(replace(config, steps=60, global_loss_from=0.5, checkpoint_every=100))
-    with (tmp_path / "run" / "log" / "version_0" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["24", "49"]
-    assert [bool(row["global"]) for row in rows] == [False, True]
-    assert all(row["reconstruction"] and row["attention"] for row in rows)
+    entries = log_of(tmp_path / "run")
+    assert [entry["step"] for entry in entries] == [25, 50, 60]
+    assert ["global" in entry for entry in entries] == [False, True, True]
+
+
+def test_parts_of_a_batch_learn_what_the_whole_does(config, tmp_path):
+    """But for the batch norms, which see less at once."""
+    config = replace(config, steps=3, batch_size=8, log_every=1)
+    run_file.train(replace(config, output=str(tmp_path / "a")))
+    run_file.train(replace(config, output=str(tmp_path / "b"), accumulate=2))
+    first, second = log_of(tmp_path / "a"), log_of(tmp_path / "b")
+    assert [entry["step"] for entry in second] == [1, 2, 3]
+    assert second[0]["learning_rate"] == first[0]["learning_rate"]
+    assert second[0]["loss"] == pytest.approx(first[0]["loss"], rel=0.2)
+
+
+def test_the_log_has_losses_rates_and_speed_and_tensorboard_too(config, tmp_path, capsys):
+    run_file.train(replace(config, log_every=2))
+    entries = log_of(tmp_path / "run")
+    assert [entry["step"] for entry in entries] == [2, 4]
+    assert entries[0]["images_per_second"] > 0
+    assert 0 < entries[0]["learning_rate"] < 0.01
+    assert entries[0].keys() >= {"loss", "global", "attention", "reconstruction", "gradient_norm"}
+    assert list((tmp_path / "run" / "log").glob("version_0/events.out.tfevents.*"))
+    assert re.search(r"step 4 of 4, [0-9.]+ images/s, 0:00:00 left: ", capsys.readouterr().err)
+
+
+def test_a_log_that_a_kill_cut_off_goes_on(config, tmp_path):
+    run_file.train(replace(config, log_every=1))
+    file = tmp_path / "run" / "log.jsonl"
+    file.write_text(file.read_text() + '{"step": 9, "loss": 1.0}\n{"step": 1')
+    run_file.train(replace(config, log_every=1, steps=6))
+    assert [entry["step"] for entry in log_of(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(config, tmp_path):
+    optimiser = OptimiserConfig(learning_rate=1e30)
+    config = replace(config, optimiser=optimiser, steps=20, checkpoint_every=6, log_every=3)
+    with pytest.raises(OpenDelgError, match=r"losses must be finite, got .* between steps 1 and 3"):
+        run_file.train(config)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(config):
@@ -250,17 +314,10 @@ def test_a_student_learns_what_the_teacher_says_of_each_view(
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
 
 
-def test_hints_end_at_their_share_of_the_steps(distilled, monkeypatch):
-    logged = []
-    log_dict = DelgTraining.log_dict
-    monkeypatch.setattr(
-        DelgTraining,
-        "log_dict",
-        lambda self, d, **k: (logged.append(set(d)), log_dict(self, d, **k)),
-    )
+def test_hints_end_at_their_share_of_the_steps(distilled, tmp_path):
     teachers = DistillationConfig(hint_teacher="a.npz", hint_until=0.5)
-    run_file.train(replace(distilled, distillation=teachers, steps=4))
-    assert ["hint" in names for names in logged] == [True, True, False, False]
+    run_file.train(replace(distilled, distillation=teachers, steps=4, log_every=1))
+    assert ["hint" in entry for entry in log_of(tmp_path / "run")] == [True, True, False, False]
 
 
 def test_no_tensor_of_a_teacher_is_saved(distilled, tmp_path):
@@ -294,6 +351,9 @@ def test_fewer_photos_than_a_batch_are_an_error(config):
     ("changes", "message"),
     [
         ({"steps": 0}, "steps must be positive and batch_size at least 2, got 0 and 32"),
+        ({"accumulate": 0}, "accumulate and devices must be positive, got 0 and 1"),
+        ({"accumulate": 3, "devices": 2}, "must be a multiple of accumulate x devices, got 32 for"),
+        ({"log_every": 0}, "log_every must be positive, got 0"),
         ({"batch_size": 1}, "steps must be positive and batch_size at least 2"),
         ({"global_loss_from": 1.5}, r"global_loss_from must be in \[0, 1\], got 1.5"),
         ({"num_workers": -1}, "num_workers must not be negative, got -1"),
@@ -304,6 +364,19 @@ def test_fewer_photos_than_a_batch_are_an_error(config):
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "must have either folders or groups, got both or none"),
+        ({"folders": ("a",), "groups": "b.csv"}, "must have either folders or groups"),
+        ({"folders": ("a",), "every": 0}, "every and max_photos must be positive, got 0 and 500"),
+    ],
+)
+def test_validation_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ValidationConfig(**changes)
 
 
 @pytest.mark.parametrize(

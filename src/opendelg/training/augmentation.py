@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from opendelg.training.chance import Chance
+
 
 @dataclass(frozen=True)
 class AugmentationConfig:
@@ -84,24 +86,16 @@ def random_view(
     return np.asarray(view)
 
 
-def change_light(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
+def change_light(images: Tensor, config: AugmentationConfig, chance: Chance) -> Tensor:
     """Vary light, colour, sharpness and noise of (B, 3, H, W) images in [-1, 1]."""
-    device = images.device
-
-    def uniform(*shape: int) -> Tensor:
-        drawn = torch.rand(shape, generator=generator, device=generator.device)
-        return (2 * drawn - 1).to(device)
-
-    batch = len(images)
-    contrast = torch.exp(uniform(batch, 1, 1, 1) * config.max_contrast)
-    colour = torch.exp(uniform(batch, 3, 1, 1) * config.max_colour)
-    brightness = uniform(batch, 1, 1, 1) * config.max_brightness
+    contrast = torch.exp(chance.uniform(1, 1, 1) * config.max_contrast)
+    colour = torch.exp(chance.uniform(3, 1, 1) * config.max_colour)
+    brightness = chance.uniform(1, 1, 1) * config.max_brightness
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = (images - mean) * contrast + mean + brightness
     images = (images + 1) * colour - 1
     blurred = functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
-    is_blurred = (uniform(batch, 1, 1, 1) + 1) / 2 < config.blur_probability
+    is_blurred = (chance.uniform(1, 1, 1) + 1) / 2 < config.blur_probability
     images = torch.where(is_blurred, blurred, images)
-    noise = torch.randn(images.shape, generator=generator, device=generator.device).to(device)
-    level = (uniform(batch, 1, 1, 1) + 1) / 2 * config.max_noise
-    return (images + noise * level).clamp(-1, 1)
+    level = (chance.uniform(1, 1, 1) + 1) / 2 * config.max_noise
+    return (images + chance.normal(*images.shape[1:]) * level).clamp(-1, 1)

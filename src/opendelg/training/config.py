@@ -54,6 +54,25 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """Labelled photos that are searched now and then while training; none to train on."""
+
+    folders: tuple[str, ...] = ()  # photos that show the same thing lie in one folder below these
+    groups: str = ""  # or a table as `delg evaluate groups` reads it,
+    images: str = ""  # and the folder of its images
+    every: int = 1000  # steps
+    max_photos: int = 500  # whole groups, chosen by chance, up to so many photos
+
+    def __post_init__(self) -> None:
+        if bool(self.folders) == bool(self.groups):
+            raise ValueError("validation must have either folders or groups, got both or none")
+        if min(self.every, self.max_photos) < 1:
+            raise ValueError(
+                f"every and max_photos must be positive, got {self.every} and {self.max_photos}"
+            )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One training run."""
 
@@ -64,16 +83,21 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     distillation: DistillationConfig | None = None
     calibration: CalibrationConfig | None = None
+    validation: ValidationConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 500_000  # SPEC 2.1
     # Share of the steps before the global loss counts: distillation first shapes the features.
     global_loss_from: float = 0.0
-    batch_size: int = 32
+    batch_size: int = 32  # views per step, over all devices
+    accumulate: int = 1  # parts that the batch of a step is worked off in
+    devices: int = 1  # processes on this machine; torchrun decides where it starts them
+    sync_batch_norm: bool = True  # statistics of all devices together, where there are several
     num_workers: int = 1
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
     compile: bool = False  # torch.compile networks: a minute at the start, then faster steps
     max_minutes: float = 0.0  # the loop ends after so long, wherever the rate is then; 0: never
     checkpoint_every: int = 250  # steps
+    log_every: int = 25  # steps
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +110,15 @@ class TrainingConfig:
             raise ValueError(f"global_loss_from must be in [0, 1], got {self.global_loss_from}")
         if not self.max_minutes >= 0:
             raise ValueError(f"max_minutes must not be negative, got {self.max_minutes}")
+        if self.accumulate < 1 or self.devices < 1:
+            raise ValueError(
+                f"accumulate and devices must be positive, got {self.accumulate} and {self.devices}"
+            )
+        if self.batch_size % (self.accumulate * self.devices):
+            raise ValueError(
+                f"batch_size must be a multiple of accumulate x devices, got {self.batch_size} "
+                f"for {self.accumulate} x {self.devices}"
+            )
         if self.num_workers < 0:
             raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
         if self.checkpoint_every < 1:
@@ -96,5 +129,7 @@ class TrainingConfig:
             and not self.data.is_in_memory
         ):
             raise ValueError("keep_in_memory must be true with a descriptor_teacher, got false")
+        if self.log_every < 1:
+            raise ValueError(f"log_every must be positive, got {self.log_every}")
         if not self.name or "/" in self.name:
             raise ValueError(f"name must be a file name without folders, got {self.name!r}")

@@ -13,6 +13,7 @@ from torch.nn import functional
 from opendelg.model.delg import Delg
 from opendelg.model.pooling import gem
 from opendelg.training.augmentation import change_light
+from opendelg.training.chance import CROP, LIGHT, Chance, seeds_of
 from opendelg.training.config import TrainingConfig
 from opendelg.training.distillation import Teachers, descriptor_loss, hint_loss
 from opendelg.training.losses import ArcFace, local_losses
@@ -42,7 +43,7 @@ class DelgTraining(lightning.LightningModule):
         photos: Sequence[np.ndarray] | None = None,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.num_classes = config, num_classes
         self.model: Delg = Delg(config.model).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last
         )
@@ -60,9 +61,10 @@ class DelgTraining(lightning.LightningModule):
         self._pixels = photos
         self._photos: ResidentPhotos | None = None
         self.register_buffer("median_attention", torch.tensor(float("nan")))
+        self.measured: dict[str, Tensor] = {}  # of the last step, for whoever logs it
 
     def on_train_start(self) -> None:
-        """Move the teacher along and seed the light changes; a resumed run draws other ones."""
+        """Move the teacher and the photos to the device."""
         self.teachers.move(self.device)
         if self.config.compile:
             backbone, teachers = self.model.backbone, self.teachers
@@ -72,25 +74,32 @@ class DelgTraining(lightning.LightningModule):
                     network.compile()
         if self._pixels is not None:
             self._photos = ResidentPhotos(self._pixels, self.device)
-        # Not in on_fit_start: the step is restored after it.
-        self._chance = torch.Generator(self.device).manual_seed(self.config.seed + self.global_step)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        """Sum the weighted losses of views (B, 3, S, S) uint8, labels (B,), photos (B,)."""
-        views, labels, positions = batch
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        """Sum the weighted losses of a batch.
+
+        Args:
+            batch: Views (B, 3, S, S) uint8, labels, positions of photos and numbers of views (B,).
+            batch_index: Parts of steps so far.
+        """
+        views, labels, positions, numbers = batch
         data = self.config.data
+        seeds = seeds_of(self.config.seed, LIGHT, numbers.cpu().numpy())
+        chance = Chance(seeds, self.device)
         if self._photos is not None:
-            views = self._photos.views(positions, data.image_size, data.augmentation, self._chance)
+            views = self._photos.views(positions, data.image_size, data.augmentation, chance)
         clean = ((views.float() - 128) / 128).contiguous(memory_format=torch.channels_last)
-        images = change_light(clean, data.augmentation, self._chance)
+        images = change_light(clean, data.augmentation, chance)
         if self._learns_hints_only:
             images = self._small_crop(images)
         stages = self.model.backbone(images.contiguous(memory_format=torch.channels_last))
         losses = self._local_losses(stages[-1], labels) | self._hint_losses(images, stages)
         if not self._learns_hints_only:
             losses |= self._global_losses(stages[-1], labels, positions, clean)
-        self.log_dict({name: loss.detach() for name, (loss, _) in losses.items()}, prog_bar=True)
-        return torch.stack([weight * loss for loss, weight in losses.values()]).sum()
+        total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
+        self.measured |= {name: loss.detach() for name, (loss, _) in losses.items()}
+        self.measured["loss"] = total.detach()
+        return total
 
     @property
     def _learns_hints_only(self) -> bool:
@@ -101,9 +110,9 @@ class DelgTraining(lightning.LightningModule):
         """The same random square of all images, for the steps that learn hints only."""
         assert self.config.distillation is not None
         side = min(self.config.distillation.hint_only_size, images.shape[-1])
-        top, left = torch.randint(
-            images.shape[-1] - side + 1, (2,), generator=self._chance, device=self.device
-        ).tolist()
+        seeds = seeds_of(self.config.seed, CROP, np.array([self.global_step]))
+        share = (Chance(seeds, torch.device("cpu")).uniform(2)[0] + 1) / 2
+        top, left = (share * (images.shape[-1] - side + 1)).int().tolist()
         return images[:, :, top : top + side, left : left + side]
 
     def _local_losses(self, shallow: Tensor, labels: Tensor) -> Losses:
@@ -159,9 +168,25 @@ class DelgTraining(lightning.LightningModule):
 
     def _track_attention(self, attention: Tensor) -> None:
         """Average the median attention: the score threshold of the trained model (SPEC 3.4)."""
-        median, past = attention.float().median(), torch.as_tensor(self.median_attention)
+        attention = attention.float()
+        self.measured["attention_mean"] = attention.mean()
+        self.measured["attention_deviation"] = attention.std()
+        gathered = self.all_gather(attention) if self._trainer is not None else attention
+        assert isinstance(gathered, Tensor)
+        median, past = gathered.median(), torch.as_tensor(self.median_attention)
         kept = torch.where(past.isnan(), median, past)
         past.copy_(THRESHOLD_MOMENTUM * kept + (1 - THRESHOLD_MOMENTUM) * median)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Shorten the gradient of all weights together, and note how long it was."""
+        longest = self.config.optimiser.max_gradient_norm
+        norm = nn.utils.clip_grad_norm_(self.parameters(), longest or float("inf"))
+        self.measured["gradient_norm"] = norm
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimise all weights with one rate: warm-up, then a straight line to 0."""

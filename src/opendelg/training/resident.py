@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opendelg.training.augmentation import AugmentationConfig
+from opendelg.training.chance import Chance
 
 # Samples per pixel and side: photos are shrunk up to twofold, and bilinear sampling would alias.
 OVERSAMPLING = 2
@@ -36,7 +37,7 @@ class ResidentPhotos:
         self._sizes = torch.tensor(sizes, dtype=torch.float32, device=device)  # (N, 2) w, h
 
     def views(
-        self, positions: Tensor, size: int, config: AugmentationConfig, generator: torch.Generator
+        self, positions: Tensor, size: int, config: AugmentationConfig, chance: Chance
     ) -> Tensor:
         """Draw a view of each photo at ``positions`` (B,): (B, 3, size, size) float32 in 0..255.
 
@@ -44,10 +45,10 @@ class ResidentPhotos:
             positions: (B,) int64 numbers of photos, on the device.
             size: px, side of the views.
             config: How far a view differs from its photo.
-            generator: Source of chance, on the device.
+            chance: Source of random numbers for these views, on the device.
         """
         sizes = self._sizes[positions]
-        corners = random_corners(sizes, config, generator)
+        corners = random_corners(sizes, config, chance)
         points = _quad_grid(corners, size * OVERSAMPLING)
         # What lies outside the photo repeats its border, mirrored.
         limits = sizes[:, None, None, :]
@@ -60,7 +61,7 @@ class ResidentPhotos:
         return functional.avg_pool2d(sampled, OVERSAMPLING)
 
 
-def random_corners(sizes: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
+def random_corners(sizes: Tensor, config: AugmentationConfig, chance: Chance) -> Tensor:
     """Corners (B, 4, 2) of random views, (x, y) px with the photo's corner at (0, 0).
 
     As in `augmentation.random_view`: a rectangle of the photo, turned, its corners moved.
@@ -68,26 +69,21 @@ def random_corners(sizes: Tensor, config: AugmentationConfig, generator: torch.G
     Args:
         sizes: (B, 2) width and height of the photos, px.
         config: Limits that are drawn from.
-        generator: Source of chance, on the device of ``sizes``.
+        chance: Source of random numbers, on the device of ``sizes``.
     """
-
-    def uniform(*shape: int) -> Tensor:
-        drawn = torch.rand((len(sizes), *shape), generator=generator, device=sizes.device)
-        return 2 * drawn - 1
-
     width, height = sizes.unbind(1)
-    share = config.min_area + (1 - config.min_area) * (uniform() + 1) / 2
+    share = config.min_area + (1 - config.min_area) * (chance.uniform() + 1) / 2
     area = share * width * height
-    aspect = torch.exp(uniform() * math.log(config.max_aspect)) * width / height
+    aspect = torch.exp(chance.uniform() * math.log(config.max_aspect)) * width / height
     box_width = torch.minimum((area * aspect).sqrt(), width)
     box_height = torch.minimum(area / box_width, height)
     box = torch.stack([box_width, box_height], dim=1)
-    centre = box / 2 + (uniform(2) + 1) / 2 * (sizes - box)
-    angle = uniform() * math.radians(config.max_rotation_deg)
+    centre = box / 2 + (chance.uniform(2) + 1) / 2 * (sizes - box)
+    angle = chance.uniform() * math.radians(config.max_rotation_deg)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     unit = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]], device=sizes.device)
     corners = (unit * box[:, None] / 2) @ turn.transpose(1, 2)
-    return corners + uniform(4, 2) * config.max_perspective * box[:, None] + centre[:, None]
+    return corners + chance.uniform(4, 2) * config.max_perspective * box[:, None] + centre[:, None]
 
 
 def _quad_grid(corners: Tensor, size: int) -> Tensor:

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from opendelg.training.chance import LIGHT, VIEW, Chance, mixed, seeds_of
+from opendelg.training.order import Visits
+
+CPU = torch.device("cpu")
+
+
+def test_mixing_is_that_of_splitmix():
+    """The first number of the published generator, started at 0."""
+    assert mixed(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+
+
+def test_seeds_depend_on_run_purpose_and_number():
+    numbers = np.arange(1000)
+    seeds = [seeds_of(0, VIEW, numbers), seeds_of(1, VIEW, numbers), seeds_of(0, LIGHT, numbers)]
+    assert len(np.unique(np.concatenate(seeds))) == 3000
+
+
+def test_numbers_of_a_view_do_not_depend_on_its_batch():
+    together, alone = (Chance(seeds_of(0, LIGHT, np.array(n)), CPU) for n in ([4, 5, 6], [5]))
+    assert torch.equal(together.uniform(3)[1:2], alone.uniform(3))
+    assert torch.equal(together.normal(3, 8)[1:2], alone.normal(3, 8))
+
+
+def test_each_call_draws_evenly_and_anew():
+    chance = Chance(seeds_of(0, LIGHT, np.arange(5000)), CPU)
+    first, second = chance.uniform(2), chance.uniform(2)
+    assert first.min() >= -1
+    assert first.max() < 1
+    assert first.mean(dim=0).abs().max() < 0.05
+    assert (first**2).mean(dim=0).tolist() == pytest.approx([1 / 3, 1 / 3], abs=0.02)
+    correlations = np.corrcoef(torch.cat([first, second], dim=1).numpy().T)
+    assert np.abs(correlations - np.eye(4)).max() < 0.05
+    noise = chance.normal(4)
+    assert noise.mean().item() == pytest.approx(0, abs=0.05)
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+
+
+def visits(**changes):
+    settings = {"num_photos": 11, "batch_size": 4, "steps": 5} | changes
+    return [[(v.position, v.number) for v in batch] for batch in Visits(**settings)]
+
+
+def test_an_epoch_shows_each_photo_once_at_most_and_differs_from_the_next():
+    batches = visits()
+    positions = [position for batch in batches for position, _ in batch]
+    assert [number for batch in batches for _, number in batch] == list(range(20))
+    assert len(set(positions[:8])) == len(set(positions[8:16])) == 8
+    assert positions[:8] != positions[8:16]
+
+
+def test_a_late_start_continues_the_order():
+    assert visits(first_step=3) == visits()[3:]
+
+
+def test_processes_and_parts_share_each_batch():
+    shares = [visits(process=i, num_processes=2, accumulate=2) for i in range(2)]
+    joined = [a + b for a, b in zip(*shares, strict=True)]
+    assert [x + y for x, y in zip(joined[::2], joined[1::2], strict=True)] == visits()
+
+
+def test_another_seed_is_another_order():
+    assert visits(seed=1) != visits(seed=2)
