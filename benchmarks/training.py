@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--precision", choices=["bf16-mixed", "32-true"], default="32-true")
     options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         draw_photos(Path(folder) / "photos")

@@ -75,6 +75,13 @@ class DelgTraining(lightning.LightningModule):
         if self._pixels is not None:
             self._photos = ResidentPhotos(self._pixels, self.device)
 
+    def transfer_batch_to_device(
+        self, batch: list[Tensor], device: torch.device, dataloader_idx: int
+    ) -> list[Tensor]:
+        """Leave the numbers of views here: reading them back would make every step wait."""
+        *others, numbers = batch
+        return [*(tensor.to(device, non_blocking=True) for tensor in others), numbers]
+
     def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
         """Sum the weighted losses of a batch.
 
@@ -84,7 +91,7 @@ class DelgTraining(lightning.LightningModule):
         """
         views, labels, positions, numbers = batch
         data = self.config.data
-        seeds = seeds_of(self.config.seed, LIGHT, numbers.cpu().numpy())
+        seeds = seeds_of(self.config.seed, LIGHT, numbers.numpy())
         chance = Chance(seeds, self.device)
         if self._photos is not None:
             views = self._photos.views(positions, data.image_size, data.augmentation, chance)
