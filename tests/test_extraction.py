@@ -218,6 +218,15 @@ def test_images_below_ten_pixels_are_errors(
         extractor.extract(drawn(size))
 
 
+@pytest.mark.parametrize("values", [{"min_size": 2**31 - 1}, {"min_size": 9000}])
+def test_a_pyramid_that_would_fill_the_memory_is_an_error(
+    values: dict[str, int], tiny_weights: Weights, tiny_runtime: Runtime, drawn: Drawn
+) -> None:
+    config = ExtractionConfig(max_size=-1, scales=(0.1,), global_scales=(1.0,), **values)
+    with pytest.raises(ImageError, match="at most 33554432 px in a level, got"):
+        Extractor(tiny_weights, config, tiny_runtime).prepare(drawn((40, 40)))
+
+
 @pytest.mark.parametrize("size", [(10, 10), (10, 2000), (1500, 10)])
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_takes_extreme_shapes(

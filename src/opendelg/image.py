@@ -210,19 +210,26 @@ def resize_to_limit(
         (H', W', 3) uint8, sides rounded half to even and at least 1; ``pixels`` itself if they
         have that size already.
     """
+    size = limited_size(original_size, max_size, min_size, factor)
+    if size == (pixels.shape[1], pixels.shape[0]):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def limited_size(
+    size: tuple[int, int], max_size: float, min_size: float = -1, factor: float = 1.0
+) -> tuple[int, int]:
+    """(width, height) within the limits; arguments as of ``resize_to_limit``."""
     if not factor > 0:
         raise ValueError(f"factor must be positive, got {factor}")
-    longer = max(original_size)
+    longer = max(size)
     scale = 1.0
     if 0 <= factor * max_size < longer:
         scale = factor * max_size / longer
     elif factor * min_size > longer:
         scale = factor * min_size / longer
-    width, height = original_size
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if size == (pixels.shape[1], pixels.shape[0]):
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    width, height = size
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def scale_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
