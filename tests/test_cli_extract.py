@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,3 +119,24 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_status_is_3(
     result = extract(tmp_path / "p")
     assert (result.code, result.json["written"]) == (3, 1)
     assert [failure["path"] for failure in result.json["failures"]] == [f"{image.parent}/private"]
+
+
+def test_a_file_that_unpacks_to_very_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_npz(tmp_path / "a.npz", FEATURES, "{}")
+    monkeypatch.setattr("opendelg.feature_files.npz.MAX_BYTES", 500)
+    with pytest.raises(FormatError, match=r"arrays of [0-9]+ bytes, 500 at most"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_other_files_are_not_called_pickles(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"not an archive")
+    with pytest.raises(FormatError, match=r"no .npz file"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_an_image_has_a_size(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", replace(FEATURES, size=(0, -5)), "{}")
+    with pytest.raises(FormatError, match="size of 0 x -5 px"):
+        read_npz(tmp_path / "a.npz")
