@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,8 +63,9 @@ def test_a_file_in_place_of_the_folder_is_one_line(extract: Run, tmp_path: Path)
 
 def test_a_name_that_is_too_long_is_one_line(extract: Run, tmp_path: Path) -> None:
     result = extract(draw(tmp_path / "p" / f"{'x' * 250}.png"))
-    assert (result.code, result.err.startswith("delg: error: feature file must be")) == (1, True)
-    assert not list((tmp_path / "f").iterdir())
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "image must have a name of at most 251 bytes" in result.err
+    assert not (tmp_path / "f").exists()
 
 
 def test_the_longest_name_that_fits_is_written(tmp_path: Path) -> None:
@@ -118,3 +120,24 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_status_is_3(
     result = extract(tmp_path / "p")
     assert (result.code, result.json["written"]) == (3, 1)
     assert [failure["path"] for failure in result.json["failures"]] == [f"{image.parent}/private"]
+
+
+def test_a_file_that_unpacks_to_very_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_npz(tmp_path / "a.npz", FEATURES, "{}")
+    monkeypatch.setattr("opendelg.feature_files.npz.MAX_BYTES", 500)
+    with pytest.raises(FormatError, match=r"arrays of [0-9]+ bytes, 500 at most"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_other_files_are_not_called_pickles(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"not an archive")
+    with pytest.raises(FormatError, match=r"no .npz file"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_an_image_has_a_size(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", replace(FEATURES, size=(0, -5)), "{}")
+    with pytest.raises(FormatError, match="size of 0 x -5 px"):
+        read_npz(tmp_path / "a.npz")

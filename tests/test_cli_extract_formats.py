@@ -218,3 +218,15 @@ def test_hdf5_cannot_hold_names_that_are_no_text(
     result = extract(photos, "--format", "h5")
     assert (result.code, "image must have a name in UTF-8" in result.err) == (1, True)
     assert extract(photos, "--format", "kapture").json["written"] == 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_longest_name_is_written_or_refused_before_any_work(
+    extract: Run, photos: Path, tmp_path: Path, format: str
+) -> None:
+    longest = {"npz": 251, "delg": 247, "h5": 251, "kapture": 249}[format]
+    draw(photos / f"{'x' * (longest - 4)}.png")
+    assert extract(photos, "--format", format).json["written"] == 3
+    draw(photos / f"{'x' * (longest - 3)}.png")
+    result = extract(photos, "--format", format)
+    assert (result.code, f"a name of at most {longest} bytes" in result.err) == (1, True)

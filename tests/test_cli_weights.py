@@ -2,11 +2,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from opendelg.cli import progress
 from opendelg.cli.progress import byte_progress
-from opendelg.weights import PUBLISHED, Weights
+from opendelg.weights import PUBLISHED, Weights, write_weights
 from tests.file_server import Server, running
 
 Run = Callable[..., SimpleNamespace]
@@ -120,3 +121,17 @@ def test_an_import_does_not_replace_what_it_reads(delg: Run, tmp_path: Path) -> 
     done = delg("weights", "import", archive, "--out", archive)
     assert (done.code, "out must be another file than PATH" in done.err) == (2, True)
     assert archive.read_bytes() == b"a model"
+
+
+def test_a_check_with_the_model_last_tells_the_order(delg: Run, tmp_path: Path) -> None:
+    options = ["--images", tmp_path, "--against", "a.npz", "b.npz"]
+    done = delg("weights", "check", *options, "starter")
+    assert (done.code, "model must come before --against, got 'b.npz'" in done.err) == (2, True)
+
+
+def test_what_a_file_says_of_itself_cannot_steer_the_terminal(delg: Run, tmp_path: Path) -> None:
+    state = {"conv.bias": np.zeros(1, np.float32)}
+    write_weights(tmp_path / "x.safetensors", "x\x1b[2J", state, {"a": "\x1b]0;"}, 0.0)
+    told = delg("weights", "info", tmp_path / "x.safetensors").out
+    assert "name: x\\x1b[2J" in told
+    assert "\x1b" not in told

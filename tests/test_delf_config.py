@@ -101,6 +101,7 @@ def test_without_local_features_none_are_kept(write: Callable[..., Path]) -> Non
     ("old", "new", "message"),
     [
         ("max_image_size", "max_image_sice", "max_image_sice.*did you mean 'max_image_size'"),
+        ("image_scales: 2.0", "max_feature_num: 1", "it belongs in another block"),
         ("max_feature_num", "max_features", 'no field named "max_features"'),
         ("model_path:", 'model_path: "a" model_path:', 'multiple "model_path"'),
         ("1024", "many", "many"),
@@ -255,3 +256,12 @@ def test_no_features_of_either_kind_are_refused(write: Callable[..., Path]) -> N
     none = write(("num: 1000", "num: 0"), ("use_global_features: true", ""))
     with pytest.raises(FormatError, match="neither local nor global features"):
         read_delf_config(none)
+
+
+def test_without_a_model_path_the_option_must_name_the_weights(
+    delg: Run, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = write(('model_path: "parameters/r50delg_gld_20200814"', ""))
+    image = draw(tmp_path / "p" / "a.png")
+    result = delg("extract", image, "--out", tmp_path / "f", "--config", config)
+    assert (result.code, "got no model_path in the settings file" in result.err) == (2, True)

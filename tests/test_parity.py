@@ -169,6 +169,15 @@ def test_other_files_are_refused(tmp_path, data):
         read_expected(tmp_path / "x.npz")
 
 
+def test_a_damaged_file_is_refused(tmp_path, expected_arrays):
+    np.savez_compressed(tmp_path / "x.npz", **expected_arrays)
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[200:300] = bytes(100)
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(FormatError, match=r"expected file must be an .npz"):
+        read_expected(tmp_path / "x.npz")
+
+
 def test_pickles_are_not_opened(tmp_path, expected_arrays):
     np.savez(tmp_path / "x.npz", **expected_arrays | {"image": np.array({"a": 1}, object)})
     with pytest.raises(FormatError, match="expected file must be"):

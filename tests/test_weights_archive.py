@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import resource
 import tarfile
 
 import pytest
@@ -117,3 +118,17 @@ def test_a_member_larger_than_the_archive_is_refused(tmp_path):
     path.write_bytes(member.tobuf() + bytes(1024))
     with pytest.raises(WeightsError, match=r"archive must be a whole|members must be whole"):
         unpack_model(path, tmp_path)
+
+
+@pytest.mark.parametrize("room", [0, 100_000])
+def test_a_full_temporary_folder_is_told(tmp_path, room):
+    path = tmp_path / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        add(tar, "m/saved_model.pb", bytes(200_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(WeightsError, match=r"temporary folder must have room.*TMPDIR names"):
+            unpack_model(path, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -252,3 +252,11 @@ def test_a_folder_in_the_files_place_is_told_and_nothing_is_left(tmp_path):
     with pytest.raises(WeightsError, match="weights must be written to a file, got the folder"):
         write_weights(tmp_path / "x", "x", STATE, TINY, 0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["saved_model", "model.tar.gz"])
+def test_a_model_of_tensorflow_says_how_to_import_it(tmp_path, name):
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "model.tar.gz").write_bytes(b"a model")
+    with pytest.raises(WeightsError, match="`delg weights import` makes one"):
+        load_weights(str(tmp_path / name))

@@ -92,6 +92,8 @@ def _parse(data: bytes, where: str) -> Any:
         unknown = re.search(r'has no field named "(\w+)"', str(error))
         nearest = difflib.get_close_matches(unknown[1], field_names(), n=1) if unknown else []
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        if unknown and nearest == [unknown[1]]:
+            hint = "; it belongs in another block"
         raise FormatError(
             f"settings file must be text of a DelfConfig, got {where!r} ({error}){hint}"
         ) from error

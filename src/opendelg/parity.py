@@ -7,7 +7,6 @@ An expected file holds what a released model's graph returned for one photo (SPE
 was asked for.  Compared are numbers and order: the same keypoints, best first.
 """
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from opendelg.errors import FormatError, ImageError
 from opendelg.extraction import ExtractionConfig, Extractor
+from opendelg.feature_files.npz import FOREIGN, open_npz
 from opendelg.features import LocalFeatures
 from opendelg.image import DecodedImage, scale_size
 from opendelg.runtime import RawFeatures, Runtime
@@ -80,10 +80,7 @@ def read_expected(path: Path) -> Expected:
         FormatError: If it is no such file.
     """
     try:
-        with open(path, "rb") as file:  # np.load leaves it open when the file is damaged
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
+        with open_npz(path) as loaded:
             arrays = {name: loaded[name] for name in loaded.files}
         absent = sorted({*_ARRAYS, "image"} - set(arrays))
         if absent:
@@ -92,7 +89,7 @@ def read_expected(path: Path) -> Expected:
             if arrays[name].ndim != dimensions or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"{name} of shape {arrays[name].shape}")
         return _in_our_words(arrays)
-    except (OSError, ValueError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (*FOREIGN, IndexError) as error:
         raise FormatError(
             f"expected file must be an .npz of a saved model's outputs, got {str(path)!r} ({error})"
         ) from error

@@ -90,6 +90,10 @@ def open_extractor(
     from opendelg.weights import DEFAULT_MODEL
 
     named = model or (settings.model if settings else DEFAULT_MODEL)
+    if not named:
+        raise typer.BadParameter(
+            "model must be named, got no model_path in the settings file", param_hint="--model"
+        )
     extractor = make_extractor(named, _extraction(profile_name, settings), device, threads)
     if settings is not None and model is None:
         settings.require_export(extractor.weights)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opendelg.cli.opening import JsonOption, print_json
+from opendelg.cli.opening import JsonOption, print_json, shown
 from opendelg.cli.weights_download import download
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def info(
         if isinstance(value, dict):
             print(f"{name}:")
             for key, item in value.items():
-                print(f"  {key}: {item}")
+                print(shown(f"  {key}: {item}"))
         else:
-            print(f"{name}: {value}")
+            print(shown(f"{name}: {value}"))
 
 
 def _loaded_as_dict(model: str) -> dict[str, Any]:

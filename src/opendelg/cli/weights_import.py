@@ -102,8 +102,12 @@ def check(
     from opendelg.parity import compare, find_photo, read_expected, report
     from opendelg.weights import load_weights
 
-    loaded = load_weights(model)
     files = [*against, *(more or [])]
+    if model.endswith(".npz"):
+        raise typer.BadParameter(
+            f"model must come before --against, got {model!r}", param_hint="MODEL"
+        )
+    loaded = load_weights(model)
     expected = [read_expected(file) for file in files]
     photos = [find_photo(one, images) for one in expected]
     runtimes = _runtimes(loaded, runtime, threads)

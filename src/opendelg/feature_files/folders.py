@@ -27,7 +27,7 @@ from opendelg.feature_files.kapture import (
     write_kapture_local,
 )
 from opendelg.feature_files.npz import is_current, read_npz, write_npz
-from opendelg.feature_files.paths import feature_paths
+from opendelg.feature_files.paths import feature_paths, require_short_names
 from opendelg.feature_files.writing import replacing
 from opendelg.features import ImageFeatures
 
@@ -79,22 +79,28 @@ def open_folder(
         want_global: Whether global descriptors are kept; .npz files always have both.
 
     Raises:
-        OpenDelgError: If two images would get one file, or the format needs what is not there.
+        OpenDelgError: If two images would get one file, a name is too long, or the format needs
+            what is not there.
     """
     if out.exists() and not out.is_dir():
         raise OpenDelgError(f"out must be a folder, got {str(out)!r}; choose another one")
     match format:
         case "npz":
-            return _NpzFolder(feature_paths(images, given, out))
+            paths = feature_paths(images, given, out)
+            require_short_names(paths)
+            return _NpzFolder(paths)
         case "delg":
             stems = feature_paths(images, given, out, suffix="", keep_extension=False)
+            require_short_names(stems, ".delg_global")
             wanted = [".delg_global"] * want_global + [".delg_local"] * want_local
             return _DelgFolder(out, stems, wanted)
         case "h5":
             names = feature_paths(images, given, Path(), suffix="")
+            require_short_names(names, ".npz")
             return _HlocFolder(out, names, want_local, want_global)
         case "kapture":
             names = feature_paths(images, given, Path(), suffix="")
+            require_short_names(names, ".gfeat")
             return _KaptureFolder(out, names, want_local, want_global)
     raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
 

@@ -7,7 +7,10 @@ global_descriptor; and `recipe`, the JSON of what made them.
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +19,9 @@ from opendelg.feature_files.checking import checked_global, checked_local
 from opendelg.feature_files.writing import replacing
 from opendelg.features import ImageFeatures
 
+MAX_BYTES = 1 << 30  # of all arrays; 1000 features of 128 numbers have 0.6 MB
 # What numpy and zipfile raise for files of all other kinds; RuntimeError for an encrypted one.
-_FOREIGN = (
+FOREIGN = (
     OSError,
     KeyError,
     ValueError,
@@ -29,6 +33,24 @@ _FOREIGN = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Any]:
+    """The arrays of an .npz file by name, read when they are asked for.
+
+    Raises:
+        One of `FOREIGN`: If it is none, or its arrays take more than `MAX_BYTES`.
+    """
+    with path.open("rb") as stream:
+        if stream.read(2) != b"PK":  # numpy would take it for a pickle
+            raise ValueError("no .npz file")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as file:
+            size = sum(member.file_size for member in file.zip.infolist())
+            if size > MAX_BYTES:
+                raise ValueError(f"arrays of {size} bytes, {MAX_BYTES} at most")
+            yield file
 
 
 def write_npz(path: Path, features: ImageFeatures, recipe: str) -> None:
@@ -57,14 +79,16 @@ def read_npz(path: Path) -> tuple[ImageFeatures, str]:
         FormatError: If it is not one, or its arrays do not fit together.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_npz(path) as file:
             local = checked_local(
                 file["keypoints"], file["descriptors"], file["scores"], file["scales"], str(path)
             )
             width, height = (int(side) for side in file["size"])
+            if min(width, height) < 1:
+                raise ValueError(f"size of {width} x {height} px")
             descriptor = checked_global(file["global_descriptor"], str(path))
             return ImageFeatures((width, height), descriptor, local), str(file["recipe"])
-    except _FOREIGN as error:
+    except FOREIGN as error:
         raise FormatError(
             f"feature file must be one that `delg extract` wrote, got {str(path)!r} ({error})"
         ) from error
@@ -75,7 +99,7 @@ def is_current(path: Path, image: Path, recipe: str) -> bool:
     try:
         if path.stat().st_mtime_ns < image.stat().st_mtime_ns:
             return False
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_npz(path) as file:
             return str(file["recipe"]) == recipe
-    except _FOREIGN:
+    except FOREIGN:
         return False

@@ -1,9 +1,12 @@
 """Where the feature file of an image lies."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from opendelg.errors import OpenDelgError
+
+MAX_NAME_BYTES = 255  # of a file, on Linux and macOS; Windows counts characters
 
 
 def feature_paths(
@@ -51,3 +54,22 @@ def feature_path(
         if folder.is_dir() and image.is_relative_to(folder):
             return out / image.relative_to(folder).with_name(name)
     return out / name
+
+
+def require_short_names(paths: Mapping[Path, Path], suffix: str = "") -> None:
+    """Check before any work that file systems take the names: one would stop every run.
+
+    Args:
+        paths: The feature file of each image.
+        suffix: Longest one that the files get beside.
+
+    Raises:
+        OpenDelgError: Naming the first image whose name is too long.
+    """
+    for image, path in paths.items():
+        excess = len(os.fsencode(path.name + suffix)) - MAX_NAME_BYTES
+        if excess > 0:
+            limit = len(os.fsencode(image.name)) - excess
+            raise OpenDelgError(
+                f"image must have a name of at most {limit} bytes, got {str(image)!r}; rename it"
+            )

@@ -4,6 +4,7 @@ Nothing is written where the archive says: of each member only the last folders 
 taken, and only those of a model.  What is unpacked is bounded in size, number and ratio.
 """
 
+import errno
 import io
 import re
 import tarfile
@@ -19,6 +20,7 @@ _MAX_RATIO = 100  # unpacked to packed; weights hardly shrink
 _FREE_BYTES = 64 * 2**20  # below which any ratio is allowed: graphs shrink well
 _MAX_MEMBERS = 10_000
 _MAX_READ = 2**20  # bytes of one read: a member's header of a gigabyte would be read at once
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WANTED = re.compile(r"saved_model\.pb|[^/]+\.index|[^/]+\.data-\d{5}-of-\d{5}")
 
 
@@ -55,6 +57,11 @@ def unpack_model(archive: Path, folder: Path) -> None:
             f"archive must be a whole .tar.gz file, got {where} ({error}); download it again"
         ) from error
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise WeightsError(
+                f"temporary folder must have room for the unpacked archive, got "
+                f"{error.strerror!r} in {str(folder)!r}; TMPDIR names another one"
+            ) from error
         raise WeightsError(f"archive must be readable, got {where} ({error})") from error
 
 
@@ -93,7 +100,9 @@ def _unpack(packed: BinaryIO, plain: io.FileIO, packed_bytes: int, where: str) -
         total += len(chunk)
         if total > limit:
             raise WeightsError(f"archive must unpack to at most {limit} bytes, got more in {where}")
-        plain.write(chunk)
+        rest = memoryview(chunk)
+        while rest:  # an unbuffered file takes what fits on the disk, and then fails
+            rest = rest[plain.write(rest) :]
 
 
 def _extract(plain: _BoundedFile, folder: Path, where: str) -> None:

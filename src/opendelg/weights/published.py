@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from opendelg.errors import WeightsError
+from opendelg.weights.archive import is_archive
 from opendelg.weights.checkpoint import Weights, read_weights
 
 DEFAULT_MODEL = "starter"
@@ -138,6 +139,11 @@ def load_weights(name_or_path: str) -> Weights:
             f"`delg weights download {known.name}` fetches it"
         )
     path = Path(name_or_path).expanduser()
+    if path.is_dir() or (path.is_file() and is_archive(path)):
+        raise WeightsError(
+            f"model must be a weights file, got {name_or_path!r}; `delg weights import` makes one "
+            "of a saved model or checkpoint"
+        )
     if path.is_file():
         return read_weights(path)
     if "/" in name_or_path or os.sep in name_or_path or path.suffix == ".safetensors":
