@@ -10,7 +10,14 @@ from PIL import Image
 from opendelg.errors import FormatError, ImageError
 from opendelg.extraction import ExtractionConfig, Extractor
 from opendelg.image import DecodedImage, resize_bilinear, scale_size
-from opendelg.parity import compare, find_photo, read_expected, report
+from opendelg.parity import (
+    NO_DIFFERENCES,
+    Differences,
+    compare,
+    find_photo,
+    read_expected,
+    report,
+)
 from opendelg.runtime.onnx_runtime import OnnxRuntime
 from opendelg.runtime.torch_runtime import TorchRuntime
 from opendelg.weights import read_weights
@@ -134,6 +141,26 @@ def test_no_features_are_legal(differences):
     names = ("boxes", "features", "scales", "scores")
     arrays = dict(zip(names, empty, strict=True))
     assert differences(**arrays, abs_thres=np.array(1e6))["ok"]
+
+
+@pytest.mark.parametrize("name", ["boxes", "features", "scales", "scores", "global_descriptors"])
+def test_what_is_no_number_is_not_equal(differences, expected_arrays, name):
+    array = expected_arrays[name].copy()
+    array[1] = np.nan
+    assert not differences(**{name: array})["ok"]
+
+
+def test_a_network_that_gives_no_numbers_is_not_equal():
+    broken = Differences(np.nan, np.nan, np.nan, np.nan)
+    worst = NO_DIFFERENCES.worse(broken)
+    assert worst == broken.worse(NO_DIFFERENCES) == Differences(*4 * [np.inf])
+    assert not worst.is_ok
+
+
+def test_a_feature_of_a_scale_that_was_not_asked_for_is_told(differences, expected_arrays):
+    scales = expected_arrays["scales"].copy()
+    scales[3] = 77
+    assert differences(scales=scales)["keypoints"] == np.inf
 
 
 @pytest.mark.parametrize("name", ["boxes", "image", "abs_thres"])
