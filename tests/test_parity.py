@@ -174,6 +174,7 @@ def test_absent_arrays_are_listed(tmp_path, expected_arrays, name):
 @pytest.mark.parametrize(
     "changed",
     [
+        {"image": np.zeros((2, 2, 3), np.uint8)},
         {"boxes": np.zeros(4)},
         {"boxes": np.zeros((3, 4))},
         {"scores": np.array([["a"]])},
@@ -181,7 +182,7 @@ def test_absent_arrays_are_listed(tmp_path, expected_arrays, name):
         {"global_scales_ind": np.array([1])},
         {"image_scales": np.array([0.5, 0.5, 1.0])},
     ],
-    ids=["dimensions", "rows", "text", "index", "number", "scales"],
+    ids=["image", "dimensions", "rows", "text", "index", "number", "scales"],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, expected_arrays, changed):
     np.savez(tmp_path / "x.npz", **expected_arrays | changed)

@@ -90,6 +90,8 @@ def read_expected(path: Path) -> Expected:
         for name, dimensions in _ARRAYS.items():
             if arrays[name].ndim != dimensions or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"{name} of shape {arrays[name].shape}")
+        if arrays["image"].ndim or arrays["image"].dtype.kind != "U":
+            raise ValueError("image that is no name")
         return _in_our_words(arrays)
     except (*FOREIGN, IndexError) as error:
         raise FormatError(
