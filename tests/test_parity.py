@@ -10,7 +10,14 @@ from PIL import Image
 from opendelg.errors import FormatError, ImageError
 from opendelg.extraction import ExtractionConfig, Extractor
 from opendelg.image import DecodedImage, resize_bilinear, scale_size
-from opendelg.parity import compare, find_photo, read_expected, report
+from opendelg.parity import (
+    NO_DIFFERENCES,
+    Differences,
+    compare,
+    find_photo,
+    read_expected,
+    report,
+)
 from opendelg.runtime.onnx_runtime import OnnxRuntime
 from opendelg.runtime.torch_runtime import TorchRuntime
 from opendelg.weights import read_weights
@@ -136,6 +143,26 @@ def test_no_features_are_legal(differences):
     assert differences(**arrays, abs_thres=np.array(1e6))["ok"]
 
 
+@pytest.mark.parametrize("name", ["boxes", "features", "scales", "scores", "global_descriptors"])
+def test_what_is_no_number_is_not_equal(differences, expected_arrays, name):
+    array = expected_arrays[name].copy()
+    array[1] = np.nan
+    assert not differences(**{name: array})["ok"]
+
+
+def test_a_network_that_gives_no_numbers_is_not_equal():
+    broken = Differences(np.nan, np.nan, np.nan, np.nan)
+    worst = NO_DIFFERENCES.worse(broken)
+    assert worst == broken.worse(NO_DIFFERENCES) == Differences(*4 * [np.inf])
+    assert not worst.is_ok
+
+
+def test_a_feature_of_a_scale_that_was_not_asked_for_is_told(differences, expected_arrays):
+    scales = expected_arrays["scales"].copy()
+    scales[3] = 77
+    assert differences(scales=scales)["keypoints"] == np.inf
+
+
 @pytest.mark.parametrize("name", ["boxes", "image", "abs_thres"])
 def test_absent_arrays_are_listed(tmp_path, expected_arrays, name):
     arrays = {key: array for key, array in expected_arrays.items() if key != name}
@@ -147,6 +174,7 @@ def test_absent_arrays_are_listed(tmp_path, expected_arrays, name):
 @pytest.mark.parametrize(
     "changed",
     [
+        {"image": np.zeros((2, 2, 3), np.uint8)},
         {"boxes": np.zeros(4)},
         {"boxes": np.zeros((3, 4))},
         {"scores": np.array([["a"]])},
@@ -154,7 +182,7 @@ def test_absent_arrays_are_listed(tmp_path, expected_arrays, name):
         {"global_scales_ind": np.array([1])},
         {"image_scales": np.array([0.5, 0.5, 1.0])},
     ],
-    ids=["dimensions", "rows", "text", "index", "number", "scales"],
+    ids=["image", "dimensions", "rows", "text", "index", "number", "scales"],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, expected_arrays, changed):
     np.savez(tmp_path / "x.npz", **expected_arrays | changed)

@@ -7,6 +7,7 @@ An expected file holds what a released model's graph returned for one photo (SPE
 was asked for.  Compared are numbers and order: the same keypoints, best first.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,8 +67,9 @@ class Differences:
         return max(values) <= TOLERANCE and self.keypoints <= KEYPOINT_TOLERANCE
 
     def worse(self, other: "Differences") -> "Differences":
-        """The larger of each difference."""
-        return Differences(*map(max, vars(self).values(), vars(other).values()))
+        """The larger of each difference; what is no number differs infinitely."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Differences(*(max(math.inf if math.isnan(v) else v for v in pair) for pair in pairs))
 
 
 NO_DIFFERENCES = Differences(0.0, 0.0, 0.0, 0.0)
@@ -88,6 +90,8 @@ def read_expected(path: Path) -> Expected:
         for name, dimensions in _ARRAYS.items():
             if arrays[name].ndim != dimensions or arrays[name].dtype.kind not in "fiu":
                 raise ValueError(f"{name} of shape {arrays[name].shape}")
+        if arrays["image"].ndim or arrays["image"].dtype.kind != "U":
+            raise ValueError("image that is no name")
         return _in_our_words(arrays)
     except (*FOREIGN, IndexError) as error:
         raise FormatError(
@@ -174,10 +178,10 @@ def _compare(
         found = recorder.global_descriptors.get(scale_size(image.size, scale))
         add(scale, _relative(found, given), 0.0, 0.0, 0.0)
     local = _compare_local(features.local, expected.local)
-    for scale in wide.scales:
-        of_scale = np.isclose(expected.local.scales, scale, rtol=TOLERANCE)
-        add(scale, 0.0, *local[of_scale].max(axis=0, initial=0.0).tolist())
-    if _differs_in_number(features.local, expected):
+    is_of = np.isclose(expected.local.scales[:, None], wide.scales, rtol=TOLERANCE)
+    for column, scale in enumerate(wide.scales):
+        add(scale, 0.0, *local[is_of[:, column]].max(axis=0, initial=0.0).tolist())
+    if _differs_in_number(features.local, expected) or not is_of.any(axis=1).all():
         add(wide.scales[0], 0.0, np.inf, 0.0, 0.0)
     return by_scale
 
