@@ -1,6 +1,7 @@
 """`delg extract --format`: every format holds the same features, resumes and keeps its recipe."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -230,3 +231,22 @@ def test_the_longest_name_is_written_or_refused_before_any_work(
     draw(photos / f"{'x' * (longest - 3)}.png")
     result = extract(photos, "--format", format)
     assert (result.code, f"a name of at most {longest} bytes" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_weights_that_were_moved_are_the_same_recipe(
+    delg: Run, extract: Run, photos: Path, tiny_weights: Weights, tmp_path: Path, format: str
+) -> None:
+    extract(photos, "--format", format)
+    moved = shutil.copy(tiny_weights.path, tmp_path / "moved.safetensors")
+    options = ["--out", tmp_path / "f", "--model", moved, "--format", format, "--json"]
+    assert delg("extract", photos, *options).json["kept"] == 2
+
+
+@pytest.mark.parametrize("name", ["..png", "...png"])
+def test_names_of_dots_stay_in_the_folder(
+    extract: Run, photos: Path, tmp_path: Path, name: str
+) -> None:
+    (photos / "a.png").rename(photos / name)
+    assert extract(photos / name, "--format", "delg").code == 0
+    assert (tmp_path / "f" / f"{name}.delg_local").is_file()

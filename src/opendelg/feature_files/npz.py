@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from opendelg.collection.recipe import Recipe
 from opendelg.errors import FormatError
 from opendelg.feature_files.checking import checked_global, checked_local
 from opendelg.feature_files.writing import replacing
@@ -100,6 +101,10 @@ def is_current(path: Path, image: Path, recipe: str) -> bool:
         if path.stat().st_mtime_ns < image.stat().st_mtime_ns:
             return False
         with open_npz(path) as file:
-            return str(file["recipe"]) == recipe
-    except FOREIGN:
+            stored = str(file["recipe"])
+        # The same weights may lie elsewhere now.
+        return stored == recipe or not Recipe.from_json(stored).differences(
+            Recipe.from_json(recipe)
+        )
+    except (*FOREIGN, FormatError):
         return False

@@ -49,7 +49,8 @@ def feature_path(
     The image's extension is kept, so that a.jpg and a.png do not meet, unless the format is one
     without it.
     """
-    name = f"{image.name if keep_extension else image.stem}{suffix}"
+    is_whole = keep_extension or not image.stem.strip(".")  # of "..jpg", a folder would be left
+    name = f"{image.name if is_whole else image.stem}{suffix}"
     for folder in given:
         if folder.is_dir() and image.is_relative_to(folder):
             return out / image.relative_to(folder).with_name(name)
