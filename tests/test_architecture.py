@@ -12,7 +12,17 @@ import opendelg
 
 PACKAGE = Path(opendelg.__file__).parent
 LEVELS = {
-    0: ["settings", "geometry", "image", "features", "threads", "errors", "delf_messages"],
+    0: [
+        "settings",
+        "geometry",
+        "image",
+        "features",
+        "threads",
+        "errors",
+        "delf_messages",
+        "scrambling",
+        "whole_files",
+    ],
     1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same"],
     2: ["collection", "runtime", "weights", "feature_files"],
     3: ["extraction", "recipes", "indexing", "search", "delf_config"],

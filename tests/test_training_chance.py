@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from opendelg.training.chance import LIGHT, VIEW, Chance, mixed, seeds_of
+from opendelg.scrambling import scrambled
+from opendelg.training.chance import LIGHT, VIEW, Chance, seeds_of
 from opendelg.training.order import Visits
 
 CPU = torch.device("cpu")
@@ -10,7 +11,7 @@ CPU = torch.device("cpu")
 
 def test_mixing_is_that_of_splitmix():
     """The first number of the published generator, started at 0."""
-    assert mixed(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+    assert scrambled(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
 
 
 def test_seeds_depend_on_run_purpose_and_number():

@@ -19,6 +19,7 @@ import numpy as np
 
 from opendelg.datasets.faults import MAX_EXAMPLES, Faults
 from opendelg.errors import FormatError
+from opendelg.scrambling import scrambled
 
 # One image of so many is held out for validation, per landmark (SPEC 2.1: 0.2 of them).
 HELD_OUT_ONE_IN = 5
@@ -44,7 +45,7 @@ class LandmarkList:
         split follows from the list alone: neither from a library's shuffle nor from which tars
         are there.  A landmark of one image has none to train on (as in the open code, SPEC 2.1).
         """
-        order = np.lexsort((_scrambled(self.ids), self.labels))
+        order = np.lexsort((scrambled(self.ids), self.labels))
         counts = np.bincount(self.labels, minlength=len(self.landmark_ids))
         firsts = np.cumsum(counts) - counts
         ranks = np.empty(len(order), np.int64)
@@ -140,16 +141,3 @@ def _distinct(ids: np.ndarray, landmarks: np.ndarray, malformed: Faults) -> Land
 def id_faults(ids: np.ndarray) -> Faults:
     """Images (N,) uint64 of which each is a case."""
     return Faults(len(ids), [id_text(image_id) for image_id in ids[:MAX_EXAMPLES].tolist()])
-
-
-def _scrambled(ids: np.ndarray) -> np.ndarray:
-    """A fixed one-to-one hash of (N,) uint64 ids, so that no two images tie.
-
-    Source: the mixing function of SplitMix64; Steele et al., "Fast Splittable Pseudorandom Number
-    Generators", OOPSLA 2014.
-    """
-    mixed = ids + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    scrambled: np.ndarray = mixed ^ (mixed >> np.uint64(31))
-    return scrambled

@@ -19,6 +19,7 @@ import numpy as np
 
 from opendelg.errors import ImageError
 from opendelg.image import ImageLimits
+from opendelg.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -185,11 +186,9 @@ def _write_index(index: Path, contents: Sequence[TarContent]) -> None:
         np.stack([c.ids, c.offsets.astype(np.uint64), c.sizes.astype(np.uint64)], axis=1)
         for c in contents
     ]
-    # Beside it and renamed: another process reads the old file or the new one, whole.
-    written = index.with_name(f"{index.name}.{os.getpid()}")
     try:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        with written.open("wb") as file:
+        # Another process reads the old file or the new one, whole.
+        with replacing(index) as written, written.open("wb") as file:
             np.savez(
                 file,
                 version=INDEX_VERSION,
@@ -200,6 +199,5 @@ def _write_index(index: Path, contents: Sequence[TarContent]) -> None:
                 counts=np.array([len(content.ids) for content in contents], np.int64),
                 images=np.concatenate(images),
             )
-        written.replace(index)
     except OSError as error:
         logger.warning("index of tars was not written: %s", error)

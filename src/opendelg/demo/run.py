@@ -1,6 +1,5 @@
 """Search a collection with a few of its photos and write one page over all evidence."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from opendelg.evidence import png_name, remove_earlier_evidence, write_page, write_png
 from opendelg.image import read_image
 from opendelg.search import Searcher, SearchResponse, query_side, result_evidence
+from opendelg.whole_files import replacing
 
 RESULTS_SHOWN = 5  # with a PNG each
 
@@ -76,9 +76,8 @@ def search_and_show(
     templates = Environment(loader=PackageLoader("opendelg.demo", "."), autoescape=True)
     page = folder / "index.html"
     text = templates.get_template("overview.html.jinja").render(cards=cards, about=about)
-    part = page.with_name(f".{page.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    part.replace(page)
+    with replacing(page) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
     return DemoReport(page, tuple(responses))
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from opendelg.errors import OpenDelgError
 from opendelg.training.data import Views
 from opendelg.training.photos import PhotoList
+from opendelg.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,8 @@ def write_audit(photo_list: PhotoList, views: Views, output: Path, is_resumed: b
                 f"classes must stay what they were when the run began, got others in "
                 f"{str(output)!r}; choose another output or restore the photos' list"
             )
-    output.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f"{FILE_NAME}.{os.getpid()}")
-    written.write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8")
-    written.replace(path)
+    with replacing(path) as written:
+        written.write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8")
     logger.info("%d photos of %d classes: %s", audit["photos"], audit["classes"], path)
     if audit["classes_without_photos"]:
         logger.warning("%d classes have no photo to train on", audit["classes_without_photos"])

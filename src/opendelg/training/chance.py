@@ -9,27 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opendelg.scrambling import scrambled
+
 # What is drawn for; each has random numbers of its own.
 ORDER, VIEW, LIGHT, CROP = range(4)
 
 
-def mixed(keys: np.ndarray) -> np.ndarray:
-    """Scatter uint64 keys evenly: equal keys stay equal, near ones become independent.
-
-    Source: the finaliser of SplitMix64; Steele, Lea and Flood, "Fast splittable pseudorandom
-    number generators", OOPSLA 2014.
-    """
-    keys = keys + np.uint64(0x9E3779B97F4A7C15)
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed_keys: np.ndarray = keys ^ (keys >> np.uint64(31))
-    return mixed_keys
-
-
 def seeds_of(seed: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
     """Seeds (N,) uint64 of the views of these numbers (N,) for one purpose."""
-    run = mixed(mixed(np.array([seed], np.uint64)) + np.uint64(purpose))
-    return mixed(run ^ mixed(np.asarray(numbers).astype(np.uint64)))
+    run = scrambled(scrambled(np.array([seed], np.uint64)) + np.uint64(purpose))
+    return scrambled(run ^ scrambled(np.asarray(numbers).astype(np.uint64)))
 
 
 class Chance:
@@ -46,16 +35,16 @@ class Chance:
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers (B, *shape) float32, even in [-1, 1)."""
-        self._seeds = mixed(self._seeds)
+        self._seeds = scrambled(self._seeds)
         count = int(np.prod(shape))
-        keys = mixed(self._seeds[:, None] ^ mixed(np.arange(count, dtype=np.uint64)))
+        keys = scrambled(self._seeds[:, None] ^ scrambled(np.arange(count, dtype=np.uint64)))
         shares = (keys >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
         numbers = torch.from_numpy(2 * shares - 1).view(len(keys), *shape)
         return numbers.to(self._generator.device)
 
     def normal(self, *shape: int) -> Tensor:
         """Numbers (B, *shape) float32 of mean 0 and deviation 1."""
-        self._seeds = mixed(self._seeds)
+        self._seeds = scrambled(self._seeds)
         numbers = torch.empty(len(self._seeds), *shape, device=self._generator.device)
         for row, seed in zip(numbers, self._seeds.tolist(), strict=True):
             row.normal_(generator=self._generator.manual_seed(seed >> 1))  # a signed number

@@ -9,7 +9,6 @@ norms) always as float32.
 import hashlib
 import json
 import math
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.numpy import save_file
 from opendelg.errors import WeightsError
 from opendelg.same import SameModel
 from opendelg.settings import settings_as_dict
+from opendelg.whole_files import replacing
 
 FORMAT_VERSION = 1
 
@@ -78,17 +78,12 @@ def write_weights(
         raise WeightsError(f"weights must be finite in {precision}, got overflow in {broken}")
     if path.is_dir():
         raise WeightsError(f"weights must be written to a file, got the folder {str(path)!r}")
-    # Not one name for all: two processes may write the same weights.
-    part = path.with_name(f".{secrets.token_hex(4)}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
-        part.chmod(0o644)
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata={"opendelg": json.dumps(header, sort_keys=True)})
+            part.chmod(0o644)
     except SafetensorError as error:
         raise OSError(f"{error}: {path}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> Weights:

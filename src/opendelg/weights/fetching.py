@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from opendelg.errors import WeightsError
+from opendelg.whole_files import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -83,9 +84,8 @@ def fetch(
 
 def write_at_once(path: Path, text: str) -> None:
     """Write a small file: whoever looks sees all of it or nothing."""
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text)
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(text)
 
 
 class _CutError(Exception):

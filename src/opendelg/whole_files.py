@@ -1,0 +1,26 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the file to write, which takes the place of ``path`` at the end; makes folders.
+
+    Whatever goes wrong, the old file stays as it was and nothing of the new one is left.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    # Short, as photos may have the longest names; no process id, as containers share those.
+    part = path.with_name(f".{secrets.token_hex(4)}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # the first error says what is wrong
+            part.unlink(missing_ok=True)
