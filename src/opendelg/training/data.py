@@ -125,7 +125,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if self.config.views_on == "device":
             view = torch.empty(0)
         else:
-            # Each worker has a generator of torch's, seeded from the run's; it goes on over epochs.
+            # From torch's generator, which `order.SeededViews` seeds for every visit.
             random = np.random.default_rng(int(torch.randint(2**62, ()).item()))
             position, pixels = self._readable(position, random)
             size, augmentation = self.config.image_size, self.config.augmentation

@@ -3,7 +3,8 @@
 The student starts from random weights and never holds a tensor of the teacher.  Two targets:
 its stage outputs shall equal those of a teacher of the same shape on the same view (hints,
 Romero et al., "FitNets", ICLR 2015), and its global descriptor of any view shall equal the
-half-whitened GeM descriptor that a larger teacher gives to the whole photo.
+partly whitened GeM descriptor that a larger teacher gives to the whole photo, to the view, or
+both; of the view it may learn the larger teacher's map too.
 """
 
 import logging
