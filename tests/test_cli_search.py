@@ -147,6 +147,17 @@ def test_evaluate_groups_reports_both_stages(
     assert answer["global"]["recall_at"]["5"] == 1
 
 
+def test_a_saved_run_gives_the_same_figures_without_images(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("image,group,role\n0.png,a,both\n1.png,a,both\n2.png,b,both")
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    run = tmp_path / "run.zip"
+    answer = delg("evaluate", "groups", *options, "--save-run", run, "--json")
+    assert delg("evaluate", "rescore", run, "--json").out == answer.out
+    assert delg("evaluate", "rescore", run).out.startswith("3 queries, 3 database images\nstage")
+
+
 def test_a_query_by_id_with_a_box_leaves_its_image_out(delg: Run, collection: Path) -> None:
     answer = delg("search", collection, "id:3", "--box", "0,0,150,100", "--json").json
     assert sorted(result["id"] for result in answer["results"]) == [1, 2, 4]
