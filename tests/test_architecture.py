@@ -35,7 +35,7 @@ LEVELS = {
         "whitening",
     ],
     2: ["collection", "runtime", "weights", "feature_files"],
-    3: ["extraction", "recipes", "indexing", "search", "delf_config"],
+    3: ["extraction", "recipes", "indexing", "candidates", "search_run", "search", "delf_config"],
     4: ["training", "evaluation", "demo", "parity"],
     5: ["server"],
     6: ["cli", "__main__"],

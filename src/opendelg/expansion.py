@@ -29,9 +29,10 @@ class ExpansionConfig:
     nearest: int = 0  # most similar images that are added to the query; 0: none
     alpha: float = 3.0  # their weight is similarity ** alpha; the paper's value; 0: all weigh 1
     verified: bool = False  # add the images that verification confirmed, then search again
+    min_inliers: int = 20  # of a confirmed image, where the weights have no model of `same`
 
     def __post_init__(self) -> None:
-        require_counts(nearest=self.nearest)
+        require_counts(nearest=self.nearest, min_inliers=self.min_inliers)
         require_alpha(self.alpha)
 
     @property
@@ -79,7 +80,7 @@ def expand(
     weights = np.where(counts, np.where(counts, similarities, 1.0).astype(np.float64) ** alpha, 0.0)
     added = np.einsum("...k,...kd->...d", weights, neighbours.astype(np.float64))
     expanded = unit_rows(descriptors.astype(np.float64) + added)
-    return np.where(counts.any(axis=-1)[..., None], expanded, descriptors.astype(np.float32))
+    return np.where(counts.any(axis=-1, keepdims=True), expanded, descriptors.astype(np.float32))
 
 
 def nearest(

@@ -42,6 +42,25 @@ BoxOption = Annotated[
     str | None,
     typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Part of the query, in its pixels."),
 ]
+ExpandOption = Annotated[
+    int, typer.Option("--expand", min=0, help="Most similar photos added to the query; 0: none.")
+]
+AlphaOption = Annotated[
+    float, typer.Option("--alpha", help="Added photos weigh similarity ** alpha.")
+]
+ExpandVerifiedOption = Annotated[
+    bool,
+    typer.Option("--expand-verified", help="Add confident matches to the query; search again."),
+]
+
+
+def parse_alpha(alpha: float) -> float:
+    """The number of an --alpha option."""
+    if not 0 <= alpha < math.inf:
+        raise typer.BadParameter(
+            f"alpha must be a finite number of at least 0, got {alpha}", param_hint="--alpha"
+        )
+    return alpha
 
 
 def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
