@@ -20,7 +20,16 @@ from tests.conftest import draw_image
 
 Run = Callable[..., SimpleNamespace]
 RESULT_KEYS = {
-    *("rank", "id", "path", "similarity", "num_matches", "num_inliers", "same"),
+    *(
+        "rank",
+        "id",
+        "path",
+        "similarity",
+        "expanded_similarity",
+        "num_matches",
+        "num_inliers",
+        "same",
+    ),
     *("database_from_query", "region"),
 }
 
@@ -98,6 +107,35 @@ def test_what_a_user_can_fix_is_one_line_and_status_1(delg: Run, arguments: list
     assert result.code == 1
     assert result.err.startswith("delg: error: ")
     assert result.err.count("\n") == 1
+
+
+def test_an_expanded_search_says_what_the_query_was_expanded_with(
+    delg: Run, collection: Path, photos: Path
+) -> None:
+    plain = delg("search", collection, "id:3", "--json").json
+    assert plain["query"]["expanded_with"] is None
+    assert [result["expanded_similarity"] for result in plain["results"]] == [None] * 3
+    answer = delg("search", collection, "id:3", "--expand", "2", "--alpha", "0", "--json").json
+    nearest = sorted(plain["results"], key=lambda result: -result["similarity"])
+    assert answer["query"]["expanded_with"] == [result["id"] for result in nearest[:2]]
+    assert all(result["expanded_similarity"] <= 1 for result in answer["results"])
+    out = delg("search", collection, "id:3", "--expand", "2").out
+    assert "The query was expanded with 2 photos\n" in out
+    assert "expanded with 0 photos" in delg("search", collection, "id:3", "--expand-verified").out
+
+
+def test_the_page_of_an_expanded_search_says_so(
+    delg: Run, collection: Path, tmp_path: Path
+) -> None:
+    delg("search", collection, "id:3", "--expand", "1", "--html", tmp_path / "out")
+    assert "expanded with 1 photo" in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("alpha", ["-1", "nan", "inf"])
+def test_a_malformed_alpha_is_a_usage_error(
+    delg: Run, collection: Path, photos: Path, alpha: str
+) -> None:
+    assert delg("search", collection, photos / "1.png", "--alpha", alpha).code == 2
 
 
 def test_match_tells_where(delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path) -> None:

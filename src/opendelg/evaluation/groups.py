@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from opendelg.candidates import Candidate
 from opendelg.collection import Collection
 from opendelg.datasets.groups import GroupsDataset
 from opendelg.errors import OpenDelgError
+from opendelg.evaluation.preparation import PreparationConfig, PreparedDatabase
+from opendelg.evaluation.reranking import ranked_rows, verified_ranking
 from opendelg.extraction import Extractor
 from opendelg.features import ImageFeatures
 from opendelg.indexing import Plan, index_photos, plan_indexing
 from opendelg.metrics.retrieval import RetrievalScores, mean_scores
-from opendelg.search import SearchConfig, compare, rerank, settings_for
+from opendelg.search import SearchConfig, compare, settings_for
 
 RECALL_AT = (1, 5, 10)
 
@@ -86,46 +89,57 @@ def evaluate_groups(
     extractor: Extractor,
     config: SearchConfig | None = None,
     progress: Callable[[int], None] | None = None,
+    preparation: PreparationConfig | None = None,
 ) -> GroupsScores:
     """Rank the database for every query, before and after verification.
 
-    A query that is in the database too leaves its own ranking.
+    A query that is in the database too leaves its own ranking, and its own expansion.
 
     Args:
         dataset: Groups and roles.
         collection: Holds all its images (see `index_groups`).
         extractor: What made the collection; its weights rate the pairs.
-        config: How many candidates are verified, and how.
+        config: How many candidates are verified, and how; how queries are expanded.
         progress: Called with the number of each query that is done.
+        preparation: What is done to the database's global descriptors, in memory.
 
     Raises:
-        OpenDelgError: If no query has positives, or the collection lacks an image.
+        OpenDelgError: If no query has positives, the collection lacks an image, or whitening
+            cannot be learnt.
     """
     require_positives(dataset)
     config = config or SearchConfig()
     stored = _stored_ids(dataset, collection)
     ids, descriptors = collection.global_descriptors()
-    rows = np.searchsorted(ids, stored)  # of each dataset image
-    similarities = descriptors[rows[dataset.query_ids]] @ descriptors[rows].T
+    descriptors = descriptors[np.searchsorted(ids, stored)]  # of each dataset image
+    database = PreparedDatabase(descriptors[dataset.database_ids], preparation)
+    own = _rows_of(dataset.query_ids, dataset.database_ids)
+    queries = database.queries(descriptors[dataset.query_ids])
+    expanded = database.expanded(queries, config.expansion.nearest, config.expansion.alpha, own)
+    similarities = database.similarities(expanded, own)
     global_rankings, verified_rankings = [], []
     for number, query_id in enumerate(dataset.query_ids):
-        database = dataset.database_ids[dataset.database_ids != query_id]
-        order = database[np.argsort(-similarities[number, database], kind="stable")]
-        head = order[: config.rerank]
-        query, *candidates = collection.images(stored[[query_id, *head]])
-        query_local, *locals_ = collection.local_features(stored[[query_id, *head]])
-        compared = compare(
-            ImageFeatures(query.size, descriptors[rows[query_id]], query_local),
-            head,
-            similarities[number, head],
-            [image.size for image in candidates],
-            locals_,
-            extractor.weights.same,
-            settings_for(extractor.config, config.verification),
+        (image,) = collection.images([stored[query_id]])
+        (local,) = collection.local_features([stored[query_id]])
+        query = ImageFeatures(image.size, descriptors[query_id], local)
+
+        def compare_rows(rows: np.ndarray, query: ImageFeatures = query) -> list[Candidate]:
+            chosen = dataset.database_ids[rows]
+            return compare(
+                query,
+                rows,
+                descriptors[chosen] @ query.global_descriptor,
+                [found.size for found in collection.images(stored[chosen])],
+                collection.local_features(stored[chosen]),
+                extractor.weights.same,
+                settings_for(extractor.config, config.verification),
+            )
+
+        reranked = verified_ranking(
+            database, queries[number], similarities[number], compare_rows, config, int(own[number])
         )
-        reranked = np.array([found.id for found in rerank(compared)], np.int64)
-        global_rankings.append(order)
-        verified_rankings.append(np.concatenate([reranked, order[config.rerank :]]))
+        global_rankings.append(dataset.database_ids[ranked_rows(similarities[number])])
+        verified_rankings.append(dataset.database_ids[reranked])
         if progress is not None:
             progress(number)
     return GroupsScores(
@@ -145,3 +159,10 @@ def _stored_ids(dataset: GroupsDataset, collection: Collection) -> np.ndarray:
             f"{dataset.names[found.index(None)]!r}"
         )
     return np.array(found, np.int64)
+
+
+def _rows_of(query_ids: np.ndarray, database_ids: np.ndarray) -> np.ndarray:
+    """Row (Q,) of the database that each query is, -1 if it is none of them."""
+    rows = np.searchsorted(database_ids, query_ids)
+    rows = np.minimum(rows, len(database_ids) - 1)
+    return np.where(database_ids[rows] == query_ids, rows, -1)
