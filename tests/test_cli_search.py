@@ -185,6 +185,25 @@ def test_evaluate_groups_reports_both_stages(
     assert answer["global"]["recall_at"]["5"] == 1
 
 
+def test_evaluate_groups_prepares_and_expands(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    rows = ["image,group,role", "0.png,a,both", "1.png,a,both", "2.png,b,both", "3.png,b,both"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    changes = ["--whiten", "2", "--shrinkage", "0.5", "--augment", "1", "--alpha", "2"]
+    changes += ["--expand", "1", "--expand-verified"]
+    answer = delg("evaluate", "groups", *options, *changes, "--json").json
+    assert answer["preparation"] == {"whiten": 2, "shrinkage": 0.5, "augment": 1, "alpha": 2.0}
+    assert answer["expansion"].items() >= {"nearest": 1, "alpha": 2.0, "verified": True}.items()
+    assert answer["global"]["recall_at"]["5"] == answer["verified"]["recall_at"]["5"] == 1
+
+
+def test_a_malformed_shrinkage_is_a_usage_error(delg: Run, tmp_path: Path) -> None:
+    options = ["--csv", tmp_path / "t.csv", "--images", tmp_path, "--shrinkage", "nan"]
+    assert delg("evaluate", "groups", *options).code == 2
+
+
 def test_a_query_by_id_with_a_box_leaves_its_image_out(delg: Run, collection: Path) -> None:
     answer = delg("search", collection, "id:3", "--box", "0,0,150,100", "--json").json
     assert sorted(result["id"] for result in answer["results"]) == [1, 2, 4]

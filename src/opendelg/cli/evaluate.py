@@ -8,18 +8,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    AlphaOption,
     DeviceOption,
+    ExpandOption,
+    ExpandVerifiedOption,
     JsonOption,
     ModelOption,
     ProfileOption,
     ThreadsOption,
     open_with_extractor,
+    parse_settings,
     print_json,
 )
 from opendelg.cli.progress import progress
 
 if TYPE_CHECKING:
     from opendelg.evaluation.groups import GroupsScores
+
+AugmentOption = Annotated[
+    int,
+    typer.Option("--augment", min=0, help="Most similar photos added to each database photo."),
+]
+WhitenOption = Annotated[
+    int,
+    typer.Option("--whiten", min=0, help="Dimensions of PCA-whitening, learnt on the database."),
+]
+ShrinkageOption = Annotated[
+    float,
+    typer.Option("--shrinkage", min=0, max=1, help="0: full whitening, 1: principal axes only."),
+]
 
 evaluate = typer.Typer(help="Measure retrieval under a protocol.", no_args_is_help=True)
 
@@ -39,6 +56,12 @@ def groups(
     model: ModelOption = None,
     profile: ProfileOption = None,
     rerank: Annotated[int, typer.Option("--rerank", min=0, help="Candidates verified.")] = 100,
+    expand: ExpandOption = 0,
+    alpha: AlphaOption = 3.0,
+    expand_verified: ExpandVerifiedOption = False,
+    augment: AugmentOption = 0,
+    whiten: WhitenOption = 0,
+    shrinkage: ShrinkageOption = 0.0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -51,6 +74,7 @@ def groups(
     \b
     delg evaluate groups --csv table.csv --images photos/
     delg evaluate groups --csv table.csv --images photos/ --profile accurate --json
+    delg evaluate groups --csv table.csv --images photos/ --collection kept --expand 10 --augment 5
     """
     from opendelg.datasets.groups import read_groups
     from opendelg.evaluation.groups import (
@@ -59,8 +83,18 @@ def groups(
         plan_groups,
         require_positives,
     )
+    from opendelg.evaluation.preparation import PreparationConfig
+    from opendelg.expansion import ExpansionConfig
     from opendelg.search import SearchConfig
+    from opendelg.settings import settings_as_dict
 
+    expansion = parse_settings(
+        ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
+    )
+    preparation = parse_settings(
+        PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
+    )
+    config = SearchConfig(rerank=rerank, expansion=expansion)
     dataset = read_groups(csv, images)
     require_positives(dataset)
     with ExitStack() as stack:
@@ -71,11 +105,11 @@ def groups(
         with progress("extracting", len(plan.work(update=True))) as advance:
             index_groups(opened, extractor, plan, advance)
         with progress("searching", len(dataset.query_ids)) as advance:
-            scores = evaluate_groups(
-                dataset, opened, extractor, SearchConfig(rerank=rerank), advance
-            )
+            scores = evaluate_groups(dataset, opened, extractor, config, advance, preparation)
     if json:
-        print_json(scores.as_dict())
+        settings = {"expansion": expansion, "preparation": preparation}
+        shown = {name: settings_as_dict(values) for name, values in settings.items()}
+        print_json(scores.as_dict() | shown)
     else:
         _print(scores)
 

@@ -4,7 +4,7 @@ import json
 import math
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.delf_config import DelfConfig
     from opendelg.extraction import ExtractionConfig, Extractor
+
+T = TypeVar("T")
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -54,13 +56,12 @@ ExpandVerifiedOption = Annotated[
 ]
 
 
-def parse_alpha(alpha: float) -> float:
-    """The number of an --alpha option."""
-    if not 0 <= alpha < math.inf:
-        raise typer.BadParameter(
-            f"alpha must be a finite number of at least 0, got {alpha}", param_hint="--alpha"
-        )
-    return alpha
+def parse_settings(kind: type[T], **values: Any) -> T:
+    """Settings made of options; a value out of its range is a mistake in the command line."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def parse_box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -15,9 +15,9 @@ from opendelg.cli.opening import (
     JsonOption,
     ModelOption,
     ThreadsOption,
-    parse_alpha,
     parse_box,
     parse_id,
+    parse_settings,
     print_json,
     shown,
 )
@@ -64,7 +64,9 @@ def search(
     from opendelg.search import SearchConfig, Searcher
 
     corners = parse_box(box)
-    expansion = ExpansionConfig(expand, parse_alpha(alpha), expand_verified)
+    expansion = parse_settings(
+        ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
+    )
     config = SearchConfig(top, rerank, expansion=expansion)
     with Collection.open(collection, read_only=True) as opened:
         extractor = extractor_for(opened, device, threads, model)
