@@ -110,3 +110,21 @@ def slim(candidate: Candidate) -> Candidate:
     assert found is not None
     kept = Verification(found.matches[:0], found.inliers[found.inliers], None, found.spread)
     return Candidate(candidate.id, candidate.similarity, kept, candidate.same)
+
+
+def variants() -> list[Variant]:
+    """Each by itself with the values of the documentation, then what goes together."""
+    nearest, verified = ExpansionConfig(nearest=5), ExpansionConfig(verified=True)
+    augmented, white = PreparationConfig(augment=5), PreparationConfig(whiten=256, shrinkage=0.5)
+    both = PreparationConfig(whiten=256, shrinkage=0.5, augment=5)
+    return [
+        Variant("none"),
+        Variant("expand", nearest),
+        Variant("expand verified", verified),
+        Variant("augment", preparation=augmented),
+        Variant("whiten", preparation=white),
+        Variant("augment, expand", nearest, augmented),
+        Variant("augment, expand verified", verified, augmented),
+        Variant("whiten, augment, expand", nearest, both),
+        Variant("whiten, augment, expand verified", verified, both),
+    ]
