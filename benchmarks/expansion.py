@@ -19,7 +19,7 @@ from opendelg.collection import Collection
 from opendelg.datasets.groups import GroupsDataset
 from opendelg.evaluation.groups import RECALL_AT
 from opendelg.evaluation.preparation import PreparationConfig, PreparedDatabase
-from opendelg.evaluation.reranking import ranked_rows, verified_ranking
+from opendelg.evaluation.reranking import StoredDatabase, ranking_of, verified_ranking
 from opendelg.expansion import ExpansionConfig
 from opendelg.extraction import Extractor
 from opendelg.features import ImageFeatures

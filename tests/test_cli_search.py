@@ -194,14 +194,29 @@ def test_evaluate_groups_prepares_and_expands(
     changes = ["--whiten", "2", "--shrinkage", "0.5", "--augment", "1", "--alpha", "2"]
     changes += ["--expand", "1", "--expand-verified"]
     answer = delg("evaluate", "groups", *options, *changes, "--json").json
-    assert answer["preparation"] == {"whiten": 2, "shrinkage": 0.5, "augment": 1, "alpha": 2.0}
-    assert answer["expansion"].items() >= {"nearest": 1, "alpha": 2.0, "verified": True}.items()
+    assert [note.split()[:2] for note in answer["notes"]] == [
+        ["database", "whitened"],
+        ["database", "images"],
+        ["queries", "expanded"],
+        ["queries", "expanded"],
+    ]
     assert answer["global"]["recall_at"]["5"] == answer["verified"]["recall_at"]["5"] == 1
 
 
 def test_a_malformed_shrinkage_is_a_usage_error(delg: Run, tmp_path: Path) -> None:
     options = ["--csv", tmp_path / "t.csv", "--images", tmp_path, "--shrinkage", "nan"]
     assert delg("evaluate", "groups", *options).code == 2
+
+
+def test_a_saved_run_gives_the_same_figures_without_images(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("image,group,role\n0.png,a,both\n1.png,a,both\n2.png,b,both")
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    run = tmp_path / "run.zip"
+    answer = delg("evaluate", "groups", *options, "--save-run", run, "--json")
+    assert delg("evaluate", "rescore", run, "--json").out == answer.out
+    assert delg("evaluate", "rescore", run).out.startswith("3 queries, 3 database images\nstage")
 
 
 def test_a_query_by_id_with_a_box_leaves_its_image_out(delg: Run, collection: Path) -> None:

@@ -3,7 +3,8 @@ import pytest
 
 from opendelg.candidates import Candidate
 from opendelg.evaluation.preparation import PreparedDatabase
-from opendelg.evaluation.reranking import ranked_rows, verified_ranking
+from opendelg.evaluation.ranking import NOT_VERIFIED
+from opendelg.evaluation.reranking import ranking_of, verified_ranking
 from opendelg.expansion import ExpansionConfig
 from opendelg.search import SearchConfig
 from opendelg.verification import Verification
@@ -31,12 +32,12 @@ def ranking(rerank: int, verified: bool = False, own: int = -1) -> list[int]:
     database = PreparedDatabase(DATABASE)
     config = SearchConfig(rerank=rerank, expansion=ExpansionConfig(alpha=0, verified=verified))
     similarities = database.similarities(QUERY[None], np.array([own]))[0]
-    return verified_ranking(database, QUERY, similarities, compare, config, own).tolist()
+    return verified_ranking(database, QUERY, similarities, compare, config, own).ids.tolist()
 
 
 def test_rows_are_ranked_by_similarity_then_row() -> None:
     similarities = np.array([0.1, 0.7, -np.inf, 0.7, -0.2])
-    assert ranked_rows(similarities).tolist() == [1, 3, 0, 4]
+    assert ranking_of(similarities).ids.tolist() == [1, 3, 0, 4]
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,13 @@ def test_without_a_confirmed_image_nothing_changes() -> None:
 def test_the_query_itself_is_in_no_ranking() -> None:
     assert ranking(2, verified=True, own=0) == [1, 2, 3]
     assert ranking(2, own=0) == [1, 3, 2]
+
+
+def test_a_ranking_tells_inliers_and_the_similarities_of_the_expanded_query() -> None:
+    database = PreparedDatabase(DATABASE)
+    config = SearchConfig(rerank=2, expansion=ExpansionConfig(alpha=0, verified=True))
+    similarities = DATABASE @ QUERY
+    found = verified_ranking(database, QUERY, similarities, compare, config)
+    assert found.num_inliers.tolist() == [30, 4, NOT_VERIFIED, NOT_VERIFIED]
+    expanded = (QUERY + DATABASE[1]) / np.linalg.norm(QUERY + DATABASE[1])
+    np.testing.assert_allclose(found.similarities, DATABASE[[1, 0, 2, 3]] @ expanded, atol=1e-6)

@@ -23,7 +23,12 @@ from opendelg.cli.opening import (
 from opendelg.cli.progress import progress
 
 if TYPE_CHECKING:
-    from opendelg.evaluation.groups import GroupsScores
+    from opendelg.evaluation.runs import Run
+
+SaveRunOption = Annotated[
+    Path | None,
+    typer.Option("--save-run", help="Keep the rankings in this .zip (`delg evaluate rescore`)."),
+]
 
 AugmentOption = Annotated[
     int,
@@ -64,6 +69,7 @@ def groups(
     shrinkage: ShrinkageOption = 0.0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    save_run: SaveRunOption = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate on photos labelled by groups: mAP and recall, before and after verification.
@@ -79,14 +85,13 @@ def groups(
     from opendelg.datasets.groups import read_groups
     from opendelg.evaluation.groups import (
         evaluate_groups,
-        index_groups,
+        index_whole,
         plan_groups,
         require_positives,
     )
     from opendelg.evaluation.preparation import PreparationConfig
     from opendelg.expansion import ExpansionConfig
     from opendelg.search import SearchConfig
-    from opendelg.settings import settings_as_dict
 
     expansion = parse_settings(
         ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
@@ -103,20 +108,36 @@ def groups(
         stack.enter_context(opened)
         plan = plan_groups(dataset, opened)
         with progress("extracting", len(plan.work(update=True))) as advance:
-            index_groups(opened, extractor, plan, advance)
+            index_whole(opened, extractor, plan, advance)
         with progress("searching", len(dataset.query_ids)) as advance:
-            scores = evaluate_groups(dataset, opened, extractor, config, advance, preparation)
+            run = evaluate_groups(dataset, opened, extractor, config, advance, preparation)
+    finish(run, save_run, json)
+
+
+@evaluate.command()
+def rescore(
+    run: Annotated[Path, typer.Argument(help="File that --save-run wrote.")],
+    json: JsonOption = False,
+) -> None:
+    """Print the figures of a saved run again, from its rankings: no image is needed.
+
+    \b
+    delg evaluate rescore RUN.zip
+    """
+    from opendelg.evaluation.runs import read_run
+
+    finish(read_run(run), None, json)
+
+
+def finish(run: "Run", save_run: Path | None, json: bool) -> None:
+    """Keep a run if that is wished, then print its figures."""
+    from opendelg.evaluation.runs import write_run
+    from opendelg.evaluation.scoring import report
+
+    if save_run is not None:
+        write_run(save_run, run)
+    figures = report(run)
     if json:
-        settings = {"expansion": expansion, "preparation": preparation}
-        shown = {name: settings_as_dict(values) for name, values in settings.items()}
-        print_json(scores.as_dict() | shown)
+        print_json(dict(figures.json))
     else:
-        _print(scores)
-
-
-def _print(scores: "GroupsScores") -> None:
-    print(f"{scores.num_queries} queries, {scores.num_database} database images")
-    print("stage       mAP   R@1   R@5  R@10")
-    for name, stage in (("global", scores.global_stage), ("verified", scores.verified)):
-        figures = [stage.mean_average_precision, *stage.recall_at.values()]
-        print(f"{name:9s}" + "".join(f"{100 * value:6.1f}" for value in figures))
+        print("\n".join(figures.lines()))

@@ -14,6 +14,7 @@ import numpy as np
 
 from opendelg.expansion import (
     AugmentedDatabase,
+    ExpansionConfig,
     best_columns,
     expand,
     leave_out,
@@ -38,6 +39,31 @@ class PreparationConfig:
         require_counts(whiten=self.whiten, augment=self.augment)
         require_shrinkage(self.shrinkage)
         require_alpha(self.alpha)
+
+
+def notes_on(expansion: ExpansionConfig, preparation: PreparationConfig) -> tuple[str, ...]:
+    """What a reader of the figures must know of both; nothing where nothing is on."""
+    notes = []
+    if preparation.whiten:
+        notes.append(
+            f"database whitened to at most {preparation.whiten} dimensions, learnt on itself, "
+            f"shrinkage {preparation.shrinkage:g}"
+        )
+    if preparation.augment:
+        notes.append(
+            f"database images averaged with their {preparation.augment} most similar others, "
+            f"alpha {preparation.alpha:g}"
+        )
+    if expansion.nearest:
+        notes.append(
+            f"queries expanded with their {expansion.nearest} most similar images, "
+            f"alpha {expansion.alpha:g}"
+        )
+    if expansion.verified:
+        notes.append(
+            f"queries expanded with confirmed images and verified again, alpha {expansion.alpha:g}"
+        )
+    return tuple(notes)
 
 
 class PreparedDatabase:
