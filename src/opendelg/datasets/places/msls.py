@@ -113,7 +113,7 @@ def read_msls(
 def _city_folder(folder: Path, city: str) -> Path:
     split = "test" if city in CHALLENGE_CITIES else "train_val"
     place = folder / split / city
-    if Path(city).name != city or not place.is_dir():
+    if not city or Path(city).name != city or not place.is_dir():
         raise FileNotFoundError(f"city must be a folder in {str(folder / split)!r}, got {city!r}")
     return place
 
