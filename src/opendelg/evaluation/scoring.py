@@ -1,9 +1,12 @@
 """Figures of any run, fresh or saved, by its protocol."""
 
+from collections.abc import Mapping
+
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
 from opendelg.evaluation.report import Measures, Report
 from opendelg.evaluation.runs import Run
+from opendelg.metrics.bootstrap import Statistic
 
 
 def report(run: Run) -> Report:
@@ -28,6 +31,19 @@ def measures(run: Run) -> Measures:
     match run.protocol:
         case "groups":
             return measure_groups(run)
+        case _:
+            raise _unknown(run)
+
+
+def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
+    """Figures that are no means over queries, by stage and name, to be computed of any queries.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    match run.protocol:
+        case "groups":
+            return {}
         case _:
             raise _unknown(run)
 
