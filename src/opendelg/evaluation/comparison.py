@@ -119,13 +119,18 @@ def compare_stages(first: Side, second: Side) -> Comparison:
     rows_a, rows_b = _common_rows(a, b)
     if a is not b:
         _require_same_truth(a, b, rows_a, rows_b)
-    means = _mean_figures(first, second, rows_a, rows_b)
+    figures = (
+        *_mean_figures(first, second, rows_a, rows_b),
+        *_pooled_figures(first, second, rows_a, rows_b),
+    )
+    if not figures:
+        raise OpenDelgError("runs must have a figure in common, got none; have they ground truth?")
     return Comparison(
         protocol=a.protocol,
         first_stage=first.stage,
         second_stage=second.stage,
         num_queries=len(rows_a),
-        figures=(*means, *_pooled_figures(first, second, rows_a, rows_b)),
+        figures=figures,
         made_by=differences(a.about, b.about),
         notes=_notes(a, b, len(rows_a)),
     )
@@ -215,7 +220,7 @@ def _require_same_truth(a: Run, b: Run, rows_a: np.ndarray, rows_b: np.ndarray) 
 def _mean_figures(
     first: Side, second: Side, rows_a: np.ndarray, rows_b: np.ndarray
 ) -> list[Figure]:
-    values_a, values_b = (measures(side.run)[side.stage] for side in (first, second))
+    values_a, values_b = (measures(side.run).get(side.stage, {}) for side in (first, second))
     figures = []
     for name in [name for name in values_a if name in values_b]:
         a, b = values_a[name][rows_a], values_b[name][rows_b]

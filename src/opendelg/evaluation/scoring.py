@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
 from opendelg.evaluation.report import Measures, Report
 from opendelg.evaluation.runs import Run
 from opendelg.metrics.bootstrap import Statistic
+from opendelg.metrics.revisited import GroundTruth
 
 
 def report(run: Run) -> Report:
@@ -44,6 +47,20 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
     match run.protocol:
         case "groups":
             return {}
+        case _:
+            raise _unknown(run)
+
+
+def truths(run: Run, measure: str) -> list[GroundTruth]:
+    """What each query should find, and what counts as neither right nor wrong, under a measure.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    nothing = np.zeros(0, np.int64)
+    match run.protocol:
+        case "groups":
+            return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
         case _:
             raise _unknown(run)
 
