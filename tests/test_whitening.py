@@ -24,7 +24,7 @@ def test_whitened_descriptors_have_no_correlation_and_variance_1(descriptors: np
 def test_whitening_equals_the_textbook(descriptors: np.ndarray) -> None:
     covariance = np.cov(descriptors.T.astype(np.float64), bias=True)
     centred = descriptors - descriptors.mean(axis=0, dtype=np.float64)
-    distances = np.einsum("nd,de,me->nm", centred, np.linalg.inv(covariance), centred)
+    distances = np.einsum("ni,ij,mj->nm", centred, np.linalg.inv(covariance), centred)
     projected = fit_whitening(descriptors, 6).project(descriptors)
     np.testing.assert_allclose(projected @ projected.T, distances, rtol=1e-4, atol=1e-4)
 
