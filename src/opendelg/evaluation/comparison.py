@@ -112,13 +112,13 @@ def compare_stages(first: Side, second: Side) -> Comparison:
     a, b = first.run, second.run
     if a.protocol != b.protocol:
         raise OpenDelgError(f"runs must be of one protocol, got {a.protocol!r} and {b.protocol!r}")
+    rows_a, rows_b = _common_rows(a, b)
+    if a is not b:
+        _require_same_truth(a, b, rows_a, rows_b)
     for side in (first, second):
         known = stages(side.run)
         if side.stage not in known:
             raise OpenDelgError(f"stage must be one of {', '.join(known)}, got {side.stage!r}")
-    rows_a, rows_b = _common_rows(a, b)
-    if a is not b:
-        _require_same_truth(a, b, rows_a, rows_b)
     figures = (
         *_mean_figures(first, second, rows_a, rows_b),
         *_pooled_figures(first, second, rows_a, rows_b),

@@ -6,6 +6,7 @@ import numpy as np
 
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
+from opendelg.evaluation.places import measure_places, report_places
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report
 from opendelg.evaluation.runs import Run
@@ -22,6 +23,8 @@ def report(run: Run) -> Report:
     match run.protocol:
         case "groups":
             return report_groups(run)
+        case "places":
+            return report_places(run)
         case _:
             raise _unknown(run)
 
@@ -35,6 +38,8 @@ def measures(run: Run) -> Measures:
     match run.protocol:
         case "groups":
             return measure_groups(run)
+        case "places":
+            return measure_places(run)
         case _:
             raise _unknown(run)
 
@@ -46,7 +51,7 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups":
+        case "groups" | "places":
             return {}
         case _:
             raise _unknown(run)
@@ -64,7 +69,7 @@ def judged(run: Run, stage: str) -> list[tuple[Ranking, GroundTruth]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups":
+        case "groups" | "places":
             nothing = np.zeros(0, np.int64)
             truths = [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
             return list(zip(run.stages[stage], truths, strict=True))
