@@ -16,7 +16,8 @@ weights: an ImageNet ResNet-18 up to layer3, the rest random.
     frozen     joint, but the local head is trained again behind the finished backbone
 
 What is finished stays in the output folder and is not done again; ``delg train`` goes on with a run
-that was stopped.  Tables are those of ``--root``: data/eval and the classes left out of training.
+that was stopped.  Each evaluation is kept as a run too, such as ``joint0_uva.zip``, for ``delg
+evaluate compare``.  Tables are those of ``--root``: data/eval and the classes left out of training.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from torch import nn
 from opendelg.cli.progress import progress
 from opendelg.collection import Collection
 from opendelg.datasets.groups import read_groups
-from opendelg.evaluation.groups import evaluate_groups, index_groups, plan_groups
+from opendelg.evaluation.groups import evaluate_groups, index_whole, plan_groups, report_groups
+from opendelg.evaluation.runs import Run, write_run
 from opendelg.extraction import Extractor, profile
 from opendelg.image import find_images
 from opendelg.model.delg import Delg
@@ -310,15 +312,15 @@ def evaluated(
     path = ablation.out / f"{variant}{seed}_{table}.json"
     if not path.is_file():
         print(f"{variant}, seed {seed}, on {table}", file=sys.stderr, flush=True)
-        scores = _evaluate(ablation, table, *(read_weights(part) for part in parts))
+        run = _evaluate(ablation, table, *(read_weights(part) for part in parts))
+        write_run(path.with_suffix(".zip"), run)
+        scores = report_groups(run).json
         with replacing(path) as written:
             written.write_text(json.dumps(scores) + "\n", encoding="utf-8")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _evaluate(
-    ablation: Ablation, table: str, of_global: Weights, of_local: Weights
-) -> dict[str, object]:
+def _evaluate(ablation: Ablation, table: str, of_global: Weights, of_local: Weights) -> Run:
     dataset = read_groups(*_table(ablation, table))
     runtime: Runtime = choose_runtime(of_local, "auto", ablation.threads)
     if of_global.path != of_local.path:
@@ -329,10 +331,9 @@ def _evaluate(
         with Collection.create(Path(folder), recipe, precision) as collection:
             plan = plan_groups(dataset, collection)
             with progress("extracting", len(plan.work(update=True))) as advance:
-                index_groups(collection, extractor, plan, advance)
+                index_whole(collection, extractor, plan, advance)
             with progress("searching", len(dataset.query_ids)) as advance:
-                scores = evaluate_groups(dataset, collection, extractor, progress=advance)
-    return scores.as_dict()
+                return evaluate_groups(dataset, collection, extractor, progress=advance)
 
 
 def _table(ablation: Ablation, name: str) -> tuple[Path, Path]:
