@@ -14,6 +14,7 @@ weights: an ImageNet ResNet-18 up to layer3, the rest random.
                local features of a second network, that the local losses alone trained:
                the attention's through the backbone, the reconstruction's not
     frozen     joint, but the local head is trained again behind the finished backbone
+    rebuilt    as frozen, but the reconstruction weighs 100 times as much
 
 What is finished stays in the output folder and is not done again; ``delg train`` goes on with a run
 that was stopped.  Each evaluation is kept as a run too, such as ``joint0_uva.zip``, for ``delg
@@ -29,6 +30,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +60,8 @@ from opendelg.whole_files import replacing
 RECIPE = Path(__file__).parents[1] / "configs" / "ablations.yaml"
 HELD_OUT = ("berlin11", "wonders7")  # folders of data/train that nothing is trained on
 TABLES = ("held_out", "smvs_landmarks", "uva")
-VARIANTS = ("joint", "unstopped", "pca", "separate", "frozen")
+VARIANTS = ("joint", "unstopped", "pca", "separate", "frozen", "rebuilt")
+Figures = dict[str, Any]  # as `delg evaluate groups --json` prints them
 NUM_PHOTOS = 100  # that statistics are taken of, evenly spread over those trained on
 
 
@@ -91,15 +94,20 @@ def main() -> None:
     parts = {run: networks(ablation, *run) for run in runs}
     if options.train_only:
         return
-    results = {}
+    results: dict[str, dict[str, dict[str, Figures]]] = {}
     for table in options.tables:
         for variant, seed in runs:
             scores = evaluated(ablation, variant, seed, table, parts[variant, seed])
             results.setdefault(table, {}).setdefault(variant, {})[str(seed)] = scores
+    lost = {
+        f"{variant}{seed}": lost_of(ablation, parts[variant, seed][1]) for variant, seed in runs
+    }
     if options.json:
-        print(json.dumps(results))
+        print(json.dumps(results | {"lost": lost}))
     else:
         print_tables(results)
+        print(f"\n{'lost by the encoder':26}% of the shallow map")
+        print(*(f"{run:26}{100 * share:.0f}" for run, share in lost.items()), sep="\n")
 
 
 def read_options() -> argparse.Namespace:
@@ -137,11 +145,12 @@ def networks(ablation: Ablation, variant: str, seed: int) -> tuple[Path, Path]:
         case "separate":
             settings = ("heads=local", "loss.local_gradients=attention")
             return joint, trained(ablation, "local", seed, start, *settings)
-        case "frozen":
+        case "frozen" | "rebuilt":
             # The local head of the start, not the one that learnt beside the backbone.
             target = ablation.out / f"backbone{seed}.safetensors"
             began = made(target, lambda path: _with_head_of(start, joint, path))
-            return joint, trained(ablation, "frozen", seed, began, "heads=local")
+            more = ("loss.reconstruction_weight=1000",) if variant == "rebuilt" else ()
+            return joint, trained(ablation, variant, seed, began, "heads=local", *more)
     return joint, joint
 
 
@@ -287,6 +296,21 @@ def _input(pixels: np.ndarray) -> torch.Tensor:
 # Evaluation.
 
 
+@torch.no_grad()
+def lost_of(ablation: Ablation, of_local: Path) -> float:
+    """Share of the shallow map that decoding its codes does not bring back, in squares.
+
+    Over some photos that were trained on; 1 is what codes of nothing would lose.
+    """
+    network = load_network(read_weights(of_local)).eval()
+    lost = total = 0.0
+    for pixels in sample(ablation):
+        cells = network.local_map(network.shallow(_input(pixels)))
+        lost += float((network.autoencoder(cells) - cells).square().sum())
+        total += float(cells.square().sum())
+    return lost / total
+
+
 class TwoNetworks:
     """A runtime with the global features of one network and the local ones of another."""
 
@@ -307,7 +331,7 @@ class TwoNetworks:
 
 def evaluated(
     ablation: Ablation, variant: str, seed: int, table: str, parts: tuple[Path, Path]
-) -> dict[str, object]:
+) -> Figures:
     """Figures of a variant on a table, as ``delg evaluate groups --json`` gives them."""
     path = ablation.out / f"{variant}{seed}_{table}.json"
     if not path.is_file():
@@ -350,7 +374,7 @@ def _table(ablation: Ablation, name: str) -> tuple[Path, Path]:
     return path, images
 
 
-def print_tables(results: dict[str, dict[str, dict[str, dict[str, dict[str, float]]]]]) -> None:
+def print_tables(results: dict[str, dict[str, dict[str, Figures]]]) -> None:
     """MAP in percent of every variant and seed, before and after re-ranking."""
     print(f"{'mAP':14}{'variant':12}{'seed':>4}{'global':>9}{'verified':>10}")
     for table, variants in results.items():
