@@ -376,12 +376,12 @@ def _table(ablation: Ablation, name: str) -> tuple[Path, Path]:
 
 def print_tables(results: dict[str, dict[str, dict[str, Figures]]]) -> None:
     """MAP in percent of every variant and seed, before and after re-ranking."""
-    print(f"{'mAP':14}{'variant':12}{'seed':>4}{'global':>9}{'verified':>10}")
+    print(f"{'mAP':16}{'variant':12}{'seed':>4}{'global':>9}{'verified':>10}")
     for table, variants in results.items():
         for variant, seeds in variants.items():
             for seed, scores in seeds.items():
                 figures = [100 * scores[stage]["mAP"] for stage in ("global", "verified")]
-                print(f"{table:14}{variant:12}{seed:>4}{figures[0]:9.1f}{figures[1]:10.1f}")
+                print(f"{table:16}{variant:12}{seed:>4}{figures[0]:9.1f}{figures[1]:10.1f}")
 
 
 if __name__ == "__main__":
