@@ -7,6 +7,7 @@ import typer
 
 from opendelg.cli.demo import demo
 from opendelg.cli.evaluate import evaluate
+from opendelg.cli.evaluate_revisited import register as register_revisited
 from opendelg.cli.extract import extract
 from opendelg.cli.index import index
 from opendelg.cli.info import info
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (index, search, match, extract, train, info, verify, remove, demo):
     app.command()(command)
+register_revisited(evaluate)
 app.add_typer(evaluate, name="evaluate")
 weights.command("import")(import_model)
 weights.command()(check)

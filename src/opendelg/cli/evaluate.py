@@ -59,12 +59,8 @@ def groups(
     delg evaluate groups --csv table.csv --images photos/ --profile accurate --json
     """
     from opendelg.datasets.groups import read_groups
-    from opendelg.evaluation.groups import (
-        evaluate_groups,
-        index_whole,
-        plan_groups,
-        require_positives,
-    )
+    from opendelg.evaluation.database import index_whole
+    from opendelg.evaluation.groups import evaluate_groups, plan_groups, require_positives
     from opendelg.search import SearchConfig
 
     dataset = read_groups(csv, images)

@@ -8,13 +8,14 @@ import numpy as np
 from opendelg.collection import Collection
 from opendelg.datasets.groups import GroupsDataset
 from opendelg.errors import OpenDelgError
+from opendelg.evaluation.database import stored_ids
 from opendelg.evaluation.provenance import hash_of_names, provenance
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, counts, means, stage_json
 from opendelg.evaluation.runs import Run
 from opendelg.evaluation.verified import VerifiedQuery, verify_head
 from opendelg.extraction import Extractor
-from opendelg.indexing import Plan, index_photos, plan_indexing
+from opendelg.indexing import Plan, plan_indexing
 from opendelg.metrics.retrieval import average_precision, recall_at
 from opendelg.search import SearchConfig
 
@@ -35,26 +36,6 @@ def plan_groups(dataset: GroupsDataset, collection: Collection) -> Plan:
     return plan_indexing(collection, [dataset.path(number) for number in range(len(dataset.names))])
 
 
-def index_whole(
-    collection: Collection,
-    extractor: Extractor,
-    plan: Plan,
-    progress: Callable[[Path], None] | None = None,
-) -> None:
-    """Extract every image of a plan.
-
-    Raises:
-        OpenDelgError: If an image cannot be read: figures without it would not be comparable.
-    """
-    report = index_photos(collection, extractor, plan, update=True, progress=progress)
-    if report.failures:
-        path, reason = report.failures[0]
-        raise OpenDelgError(
-            f"every image must be readable, got {len(report.failures)} that are not, "
-            f"first {str(path)!r}: {reason}"
-        )
-
-
 def evaluate_groups(
     dataset: GroupsDataset,
     collection: Collection,
@@ -68,7 +49,7 @@ def evaluate_groups(
 
     Args:
         dataset: Groups and roles.
-        collection: Holds all its images (see `index_whole`).
+        collection: Holds all its images (see `database.index_whole`).
         extractor: What made the collection; its weights rate the pairs.
         config: How many candidates are verified, and how.
         progress: Called with the number of each query that is done.
@@ -145,18 +126,3 @@ def report_groups(run: Run) -> Report:
         {**counts(run), **{stage: stage_json(row) for stage, row in figures.items()}},
         run.notes,
     )
-
-
-def stored_ids(collection: Collection, paths: list[Path]) -> np.ndarray:
-    """The collection's ids (N,) int64 of files.
-
-    Raises:
-        OpenDelgError: If it lacks one.
-    """
-    found = [collection.find(path) for path in paths]
-    if None in found:
-        raise OpenDelgError(
-            "collection must hold every image of the dataset, got none for "
-            f"{str(paths[found.index(None)])!r}"
-        )
-    return np.array(found, np.int64)

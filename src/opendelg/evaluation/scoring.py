@@ -3,6 +3,7 @@
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
 from opendelg.evaluation.report import Measures, Report
+from opendelg.evaluation.revisited import measure_revisited, report_revisited
 from opendelg.evaluation.runs import Run
 
 
@@ -15,6 +16,8 @@ def report(run: Run) -> Report:
     match run.protocol:
         case "groups":
             return report_groups(run)
+        case "roxford5k" | "rparis6k":
+            return report_revisited(run)
         case _:
             raise _unknown(run)
 
@@ -28,6 +31,8 @@ def measures(run: Run) -> Measures:
     match run.protocol:
         case "groups":
             return measure_groups(run)
+        case "roxford5k" | "rparis6k":
+            return measure_revisited(run)
         case _:
             raise _unknown(run)
 
