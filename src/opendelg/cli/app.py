@@ -7,6 +7,9 @@ import typer
 
 from opendelg.cli.demo import demo
 from opendelg.cli.evaluate import evaluate
+from opendelg.cli.evaluate_compare import compare
+from opendelg.cli.evaluate_failures import failures
+from opendelg.cli.evaluate_places import places
 from opendelg.cli.evaluate_revisited import register as register_revisited
 from opendelg.cli.extract import extract
 from opendelg.cli.index import index
@@ -30,6 +33,9 @@ app = typer.Typer(
 for command in (index, search, match, extract, train, info, verify, remove, demo):
     app.command()(command)
 register_revisited(evaluate)
+evaluate.command()(places)
+evaluate.command()(compare)
+evaluate.command()(failures)
 app.add_typer(evaluate, name="evaluate")
 weights.command("import")(import_model)
 weights.command()(check)

@@ -1,6 +1,5 @@
 """`delg evaluate roxford5k` and `delg evaluate rparis6k`."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,10 +21,7 @@ from opendelg.cli.opening import (
 from opendelg.cli.progress import byte_progress, progress
 
 if TYPE_CHECKING:
-    from opendelg.datasets.distractors import Part
     from opendelg.datasets.revisited import RevisitedName
-    from opendelg.evaluation.distractors import Distractors
-    from opendelg.extraction import Extractor
 
 R1M = "r1m"  # as --distractors: where the makers' code keeps the million
 NAMES: tuple["RevisitedName", ...] = ("roxford5k", "rparis6k")
@@ -90,14 +86,15 @@ def revisited(
     delg evaluate NAME data/NAME --distractors r1m --collection features.delg
     delg evaluate NAME data/NAME --profile paper --model r50delg_gldv2clean_20200914
     """
-    from opendelg.datasets.distractors import find_distractors
     from opendelg.datasets.revisited import (
         find_revisited_photos,
         read_revisited,
         require_photos,
     )
-    from opendelg.evaluation.cropped import extract_queries
-    from opendelg.evaluation.database import index_whole
+    from opendelg.evaluation.cropped import extract_queries, reduced_from
+    from opendelg.evaluation.distractor_sources import find_distractors
+    from opendelg.evaluation.distractors import extract_distractors
+    from opendelg.evaluation.groups import index_whole
     from opendelg.evaluation.revisited import evaluate_revisited
     from opendelg.evaluation.revisited_database import RevisitedDatabase
     from opendelg.indexing import plan_indexing
@@ -107,7 +104,13 @@ def revisited(
     dataset = read_revisited(folder, name)
     photos = find_revisited_photos(dataset, folder)
     require_photos(dataset, photos, subset)
-    parts = () if distractors is None else find_distractors(_source(distractors, folder))
+    source = None if distractors is None else find_distractors(_source(distractors, folder))
+    boxes = [
+        (dataset.query_names[n], path, tuple(dataset.boxes[n].tolist()))
+        for n, path in photos.queries.items()
+    ]
+    if subset and original_side is None:
+        original_side = reduced_from(boxes)
     settings = read_config(config, profile)
     with ExitStack() as stack:
         kept = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
@@ -115,10 +118,7 @@ def revisited(
         stack.enter_context(opened)
         with progress("extracting queries", len(photos.queries)) as advance:
             cropped = extract_queries(
-                [
-                    (dataset.query_names[n], path, tuple(dataset.boxes[n].tolist()))
-                    for n, path in photos.queries.items()
-                ],
+                boxes,
                 extractor,
                 original_side,
                 is_cropped=not uncropped,
@@ -130,9 +130,8 @@ def revisited(
         with progress("extracting", len(plan.work(update=True))) as advance:
             index_whole(opened, extractor, plan, advance)
         others = None
-        if parts:
-            shards = kept / "distractors"
-            others = stack.enter_context(_extract_distractors(parts, shards, extractor))
+        if source is not None:
+            others = extract_distractors(source, opened, extractor, progress, byte_progress)
         run = evaluate_revisited(
             RevisitedDatabase.of(dataset, photos, opened, others),
             queries,
@@ -148,15 +147,6 @@ def revisited(
 def _source(distractors: Path, folder: Path) -> Path:
     """Where the distractors are."""
     return folder.absolute().parent / "revisitop1m" if str(distractors) == R1M else distractors
-
-
-def _extract_distractors(
-    parts: Sequence["Part"], folder: Path, extractor: "Extractor"
-) -> "Distractors":
-    from opendelg.evaluation.distractors import extract_distractors
-
-    with byte_progress("extracting distractors") as tell:
-        return extract_distractors(parts, folder, extractor, progress=tell)
 
 
 def _notes(original_side: int | None, uncropped: bool) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import math
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.delf_config import DelfConfig
     from opendelg.extraction import ExtractionConfig, Extractor
+
+T = TypeVar("T")
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -42,6 +44,24 @@ BoxOption = Annotated[
     str | None,
     typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Part of the query, in its pixels."),
 ]
+ExpandOption = Annotated[
+    int, typer.Option("--expand", min=0, help="Most similar photos added to the query; 0: none.")
+]
+AlphaOption = Annotated[
+    float, typer.Option("--alpha", help="Added photos weigh similarity ** alpha.")
+]
+ExpandVerifiedOption = Annotated[
+    bool,
+    typer.Option("--expand-verified", help="Add confident matches to the query; search again."),
+]
+
+
+def parse_settings(kind: type[T], **values: Any) -> T:
+    """Settings made of options; a value out of its range is a mistake in the command line."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
@@ -111,6 +131,23 @@ def _extraction(
     return None if profile_name is None else profile(profile_name)
 
 
+def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
+    """The collection in `folder`, a new one if there is none, made by the extractor or refused."""
+    from opendelg.collection import Collection
+    from opendelg.recipes import recipe_of
+
+    recipe = recipe_of(extractor)
+    if not Collection.exists(folder):
+        return Collection.create(folder, recipe, extractor.config.precision)
+    collection = Collection.open(folder)
+    try:
+        collection.require_recipe(recipe)
+    except BaseException:
+        collection.close()
+        raise
+    return collection
+
+
 def open_with_extractor(
     folder: Path,
     model: str | None,
@@ -124,7 +161,7 @@ def open_with_extractor(
     A collection that exists decides what is not named; what is named must be the collection's.
     """
     from opendelg.collection import Collection
-    from opendelg.recipes import extractor_for, open_or_create
+    from opendelg.recipes import extractor_for
 
     if not Collection.exists(folder):
         extractor = open_extractor(model, profile_name, device, threads, settings)

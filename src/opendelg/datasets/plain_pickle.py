@@ -143,6 +143,11 @@ class _Machine:
                 raise ValueError(f"a key of type {type(key).__name__}")
             mapping[key] = value
 
+    def push_dict(self, values: list[Any]) -> None:
+        """Put a dict of keys and values in turn on top."""
+        self.push({})
+        self.set_items(values)
+
     def name_call(self, module: Any, name: Any) -> None:
         """Admit one of NumPy's own functions."""
         if type(module) is not str or type(name) is not str:
@@ -248,7 +253,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": lambda m, _: m.push((m.pop(), m.pop(), m.pop())[::-1]),
     "APPEND": lambda m, _: (lambda value: m.top(list).append(value))(m.pop()),
     "APPENDS": lambda m, _: (lambda values: m.top(list).extend(values))(m.pop_to_mark()),
-    "DICT": lambda m, _: (lambda values: (m.push({}), m.set_items(values))[1])(m.pop_to_mark()),
+    "DICT": lambda m, _: m.push_dict(m.pop_to_mark()),
     "SETITEM": lambda m, _: (lambda value, key: m.set_items([key, value]))(m.pop(), m.pop()),
     "SETITEMS": lambda m, _: m.set_items(m.pop_to_mark()),
     "PUT": lambda m, key: m.put(key),

@@ -8,7 +8,6 @@ Source: Radenović et al., "Revisiting Oxford and Paris", CVPR 2018.
 """
 
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from opendelg.datasets.matlab import read_matlab
 from opendelg.datasets.plain_pickle import read_plain_pickle
 from opendelg.errors import FormatError, OpenDelgError
 from opendelg.image import find_images
@@ -79,7 +79,7 @@ def read_revisited(folder: Path, name: RevisitedName) -> RevisitedDataset:
             f"dataset must have a file gnd_{name}.pkl or gnd_{name}.mat, got none in "
             f"{str(folder)!r}; docs/evaluation.md says what to download"
         )
-    values, first_id = (read_plain_pickle(file), 0) if ending == ".pkl" else (_read_matlab(file), 1)
+    values, first_id = (read_plain_pickle(file), 0) if ending == ".pkl" else (read_matlab(file), 1)
     try:
         return _dataset(values, first_id, name, file)
     except _Fault as fault:
@@ -93,7 +93,7 @@ def find_revisited_photos(dataset: RevisitedDataset, folder: Path) -> RevisitedP
         FormatError: If two photos in other places go by one name.
     """
     wanted = {*dataset.names, *dataset.query_names}
-    found = {}
+    found: dict[str, Path] = {}
     for place in (folder / "jpg", folder):
         for name in wanted - found.keys():
             if (place / f"{name}.jpg").is_file():
@@ -144,33 +144,6 @@ class _Fault(Exception):
     """What is wrong with a ground truth; the file is named by whoever catches it."""
 
 
-def _read_matlab(file: Path) -> Any:
-    """The variables of a MATLAB file: structs are dicts, cells lists.
-
-    Raises:
-        OpenDelgError: If scipy is not installed.
-        FormatError: If it is no MATLAB file.
-    """
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise OpenDelgError(
-            f"scipy must be installed for .mat files, got none for {str(file)!r}; use the .pkl "
-            "file, which holds the same, or pip install 'opendelg[mat]'"
-        ) from error
-    try:
-        return loadmat(file, simplify_cells=True)
-    # What scipy raises for damaged content.
-    except (
-        *(MatReadError, ValueError, TypeError, KeyError, IndexError, OSError, EOFError),
-        *(NotImplementedError, OverflowError, MemoryError, zlib.error),
-    ) as error:
-        raise FormatError(
-            f"ground truth must be an intact MATLAB file, got {str(error)!r} in {str(file)!r}"
-        ) from error
-
-
 def _dataset(values: Any, first_id: int, name: RevisitedName, file: Path) -> RevisitedDataset:
     """The dataset from plain values, checked."""
     if not isinstance(values, dict) or not {"imlist", "qimlist", "gnd"} <= values.keys():
@@ -195,11 +168,12 @@ def _dataset(values: Any, first_id: int, name: RevisitedName, file: Path) -> Rev
 
 
 def _sequence(value: Any, what: str) -> Sequence[Any]:
-    """A list, tuple or array of one axis as a list; one thing alone, as MATLAB has it, too."""
+    """A list, tuple, or array of one row or column as a list; one thing alone, too."""
     if isinstance(value, np.ndarray):
-        if value.ndim > 1:
+        if value.size != max(value.shape, default=1) and value.size != 0:
             raise _Fault(f"{what} must be a list, got an array of shape {value.shape}")
-        return np.atleast_1d(value).tolist()
+        values: list[Any] = value.ravel().tolist()
+        return values
     if isinstance(value, list | tuple):
         return value
     return [value]

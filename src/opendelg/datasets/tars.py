@@ -28,9 +28,6 @@ _IMAGE_NAME = re.compile(rb"(?:.*/)?([0-9a-f]{16})\.jpg", re.DOTALL)
 _BLOCK = 512  # bytes; POSIX.1-1988, ustar
 # Types of members: plain files; links, devices, folders and pipes, which have no content.
 _REGULAR, _EMPTY = b"0\0", b"123456"
-_NAMING, _COMMENTS = b"Lx", b"Kg"  # they precede the member that they are about
-_MAX_NAMING = 1 << 16  # bytes read of a name
-_PAX_RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]+)=")
 
 
 @dataclass(frozen=True)
@@ -123,27 +120,12 @@ def _walk(tar: Path) -> TarContent:
 def _images(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
     """Id, offset and size of each image in a tar of ``end`` bytes.
 
-    Raises:
-        ValueError: Where the tar is damaged or cut off.
-    """
-    for path, offset, size in walk_members(file, end):
-        name = _IMAGE_NAME.fullmatch(path)
-        if name:
-            yield int(name[1], 16), offset, size
-
-
-def walk_members(file: BinaryIO, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Name, offset and size of each plain file in a tar.
-
-    Args:
-        file: The tar; a stream that only seeks forward will do, if it is not read beyond the
-            content of the member that was yielded last.
-        end: Its length in bytes; None if that is not known.
+    Long names and extended headers are skipped as any other member: images have short names.
 
     Raises:
         ValueError: Where the tar is damaged or cut off.
     """
-    position, long_name = 0, b""
+    position = 0
     while True:
         file.seek(position)
         header = file.read(_BLOCK)
@@ -151,40 +133,19 @@ def walk_members(file: BinaryIO, end: int | None = None) -> Iterator[tuple[bytes
             raise ValueError(f"cut off at byte {position}")
         if not any(header):
             return
-        size, kind = _number(header[124:136]), header[156]
+        size = _number(header[124:136])
         checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if size < 0 or _number(header[148:156]) != checksum:
             raise ValueError(f"damaged header at byte {position}")
-        if kind in _EMPTY:
+        if header[156] in _EMPTY:
             size = 0  # whatever the header says
         offset = position + _BLOCK
-        if end is not None and offset + size > end:
+        if offset + size > end:
             raise ValueError(f"cut off within the member at byte {position}")
-        if kind in _NAMING:
-            long_name = _long_name(kind, file.read(min(size, _MAX_NAMING))) or long_name
-        elif kind not in _COMMENTS:
-            if kind in _REGULAR:
-                yield long_name or _short_name(header), offset, size
-            long_name = b""
+        name = _IMAGE_NAME.fullmatch(header[:100].partition(b"\0")[0])
+        if name and header[156] in _REGULAR:
+            yield int(name[1], 16), offset, size
         position = offset + -(-size // _BLOCK) * _BLOCK
-
-
-def _short_name(header: bytes) -> bytes:
-    """The name in a header, with its prefix where there is one."""
-    name, prefix = (part.partition(b"\0")[0] for part in (header[:100], header[345:500]))
-    has_prefix = header[257:263] == b"ustar\0" and prefix
-    return prefix + b"/" + name if has_prefix else name
-
-
-def _long_name(kind: int, content: bytes) -> bytes:
-    """The name that a member gives to the next one; empty if it gives none."""
-    if kind == ord("L"):
-        return content.partition(b"\0")[0]
-    while (record := _PAX_RECORD.match(content)) and int(record[1]) > 0:
-        if record[2] == b"path":
-            return content[record.end() : int(record[1]) - 1]
-        content = content[int(record[1]) :]
-    return b""
 
 
 def _number(text: bytes) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from opendelg.datasets.revisited import ORIGINAL_SIDE
 from opendelg.errors import OpenDelgError
 from opendelg.extraction import Box, Extractor
 from opendelg.features import ImageFeatures
@@ -53,12 +54,34 @@ def extract_queries(
             progress(name)
 
 
+def reduced_from(queries: Iterable[tuple[str, Path, Box]]) -> int | None:
+    """The longer side in px that photos were reduced from; None if all boxes lie in their photos.
+
+    Published photos have one of 1024 px: where a box reaches beyond its photo, they are smaller
+    copies.
+
+    Raises:
+        ImageError: If a photo cannot be read.
+    """
+    for _, path, box in queries:
+        size = read_image(path, draft_size=1).size
+        if _is_beyond(box, size):
+            return ORIGINAL_SIDE
+    return None
+
+
+def _is_beyond(box: Box, size: tuple[int, int]) -> bool:
+    """Whether a box in px of a photo (width, height) does not lie in it."""
+    x1, y1, x2, y2 = box
+    allowed = BOX_TOLERANCE * max(size)
+    return min(x1, y1) < -allowed or x2 > size[0] + allowed or y2 > size[1] + allowed
+
+
 def _box(name: str, published: Box, size: tuple[int, int], original_side: int | None) -> Box:
     """A published box in px of the photo that is there."""
     factor = 1.0 if original_side is None else max(size) / original_side
     x1, y1, x2, y2 = (value * factor for value in published)
-    allowed = BOX_TOLERANCE * max(size)
-    if min(x1, y1) < -allowed or x2 > size[0] + allowed or y2 > size[1] + allowed:
+    if _is_beyond((x1, y1, x2, y2), size):
         raise OpenDelgError(
             f"box must lie in its photo of {size[0]} x {size[1]} px, got "
             f"{', '.join(f'{value:g}' for value in (x1, y1, x2, y2))} for {name!r}; take the "

@@ -21,7 +21,13 @@ from opendelg.evaluation.revisited_database import RevisitedDatabase
 from opendelg.evaluation.runs import Run, mentioned_ids
 from opendelg.evaluation.verified import VerifiedQuery, by_inliers, count_inliers
 from opendelg.extraction import Extractor
-from opendelg.metrics.revisited import LEVELS, average_precision, ground_truth, precision_at
+from opendelg.metrics.revisited import (
+    LEVELS,
+    GroundTruth,
+    average_precision,
+    ground_truth,
+    precision_at,
+)
 from opendelg.search import SearchConfig, settings_for
 from opendelg.settings import settings_as_dict
 from opendelg.verification import VerificationSettings
@@ -80,7 +86,7 @@ def evaluate_revisited(
         stages={name: tuple(rankings) for name, rankings in stages.items()},
         about=_about(database, extractor, config, modes),
         notes=(*_notes(database, len(queries)), *notes),
-        extra={"boxes": np.array([query.box for query in queries.values()], np.float64)},
+        extra={"query_boxes": np.array([query.box for query in queries.values()], np.float64)},
     )
 
 
@@ -161,32 +167,43 @@ def _about(
 
 
 def measure_revisited(run: Run) -> Measures:
-    """Average precision and precision in the first k of each query, by stage and level."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for level in LEVELS:
-        truths = [
-            ground_truth(level, *lists)
-            for lists in zip(*(run.truth[label] for label in LISTS), strict=True)
-        ]
-        for stage, rankings in run.stages.items():
-            way, _, of_level = stage.partition(" ")
-            if of_level not in ("", level):
+    """Average precision and precision in the first k of each query, by stage.
+
+    Measures are named as "mAP easy", "mP@1 hard"; the stages "official ..." have those of their
+    level.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {stage: {} for stage in run.stages}
+    for stage, rankings in run.stages.items():
+        for level in LEVELS:
+            if stage.partition(" ")[2] not in ("", level):
                 continue
-            pairs = list(zip(rankings, truths, strict=True))
-            found[f"{way} {level}"] = {
-                "mAP": np.array([average_precision(r.ids, t, r.positions) for r, t in pairs])
-            } | {
-                f"mP@{k}": np.array([precision_at(r.ids, t, k, r.positions) for r, t in pairs])
-                for k in PRECISION_AT
-            }
-    ways = dict.fromkeys(stage.partition(" ")[0] for stage in run.stages)
-    return {f"{way} {level}": found[f"{way} {level}"] for way in ways for level in LEVELS}
+            pairs = list(zip(rankings, truths_of(run, level), strict=True))
+            found[stage][f"mAP {level}"] = np.array(
+                [average_precision(r.ids, t, r.positions) for r, t in pairs]
+            )
+            for k in PRECISION_AT:
+                found[stage][f"mP@{k} {level}"] = np.array(
+                    [precision_at(r.ids, t, k, r.positions) for r, t in pairs]
+                )
+    return found
+
+
+def truths_of(run: Run, measure: str) -> list[GroundTruth]:
+    """What each query should find at the level that a measure is named by."""
+    (level,) = (level for level in LEVELS if measure.endswith(level))
+    lists = zip(*(run.truth[label] for label in LISTS), strict=True)
+    return [ground_truth(level, *of_query) for of_query in lists]
 
 
 def report_revisited(run: Run) -> Report:
     """The figures of all stages and levels."""
-    figures = means(measure_revisited(run))
+    figures: dict[str, dict[str, float]] = {}
     json: dict[str, Any] = counts(run)
+    for stage, row in means(measure_revisited(run)).items():
+        way = stage.partition(" ")[0]
+        for name, value in row.items():
+            measure, level = name.split(" ")
+            figures.setdefault(f"{way} {level}", {})[measure] = value
     for stage, row in figures.items():
         way, level = stage.split(" ")
         precisions = {name.removeprefix("mP@"): v for name, v in row.items() if name != "mAP"}

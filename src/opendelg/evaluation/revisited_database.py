@@ -1,14 +1,14 @@
-"""The database of Revisited Oxford or Paris: photos in a collection, and distractors behind them."""
+"""The database of Revisited Oxford or Paris: photos in a collection, distractors behind them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from opendelg.collection import Collection
 from opendelg.datasets.revisited import LISTS, RevisitedDataset, RevisitedPhotos
-from opendelg.evaluation.database import stored_ids
 from opendelg.evaluation.distractors import Distractors
+from opendelg.evaluation.groups import stored_ids
 from opendelg.evaluation.progress import Progress, silent
 from opendelg.evaluation.ranking import Ranking, StreamedRanking
 from opendelg.features import LocalFeatures
@@ -18,7 +18,7 @@ from opendelg.features import LocalFeatures
 class RevisitedDatabase:
     """The images that queries are held against.
 
-    Ids are those of the ground truth; distractors follow in the order of their rows.
+    Ids are those of the ground truth; distractors follow in the order of their shards.
     """
 
     dataset: RevisitedDataset
@@ -27,6 +27,7 @@ class RevisitedDatabase:
     stored: np.ndarray  # (N,) int64, the collection's id of each
     descriptors: np.ndarray  # (N, D) float32
     distractors: Distractors | None
+    _prepared: dict[int, int] = field(default_factory=dict)  # of distractors, as ``stored``
 
     @classmethod
     def of(
@@ -36,7 +37,7 @@ class RevisitedDatabase:
         collection: Collection,
         distractors: Distractors | None = None,
     ) -> "RevisitedDatabase":
-        """The database in a collection that holds all its photos (see `database.index_whole`).
+        """The database in a collection that holds all its photos (see `groups.index_whole`).
 
         Raises:
             OpenDelgError: If the collection lacks one.
@@ -86,48 +87,40 @@ class RevisitedDatabase:
         )
         ranked.add(self.present, self.descriptors)
         start = len(self.dataset.names)
-        for block in self.distractors.blocks() if self.distractors is not None else ():
-            ranked.add(np.arange(start, start + len(block)), block)
-            start += len(block)
+        for positions, block in self.distractors.blocks() if self.distractors is not None else ():
+            ranked.add(start + positions, block)
         return ranked.rankings()
 
     def prepare(self, ids: np.ndarray, progress: Progress = silent) -> None:
         """Extract local features of those distractors among these images that lack them."""
-        if self.distractors is not None:
-            self.distractors.extract_local(np.unique(self._rows(ids)), progress)
+        positions = np.unique(self._positions(ids))
+        if self.distractors is not None and len(positions):
+            stored = self.distractors.local_ids(positions, progress).tolist()
+            self._prepared.update(zip(positions.tolist(), stored, strict=True))
 
     def local_features(self, ids: np.ndarray) -> tuple[list[tuple[int, int]], list[LocalFeatures]]:
-        """Sizes (width, height) px and local features of images, in their order."""
+        """Sizes (width, height) px and local features of images, in their order (see `prepare`)."""
+        stored = np.zeros(len(ids), np.int64)
         is_photo = ids < len(self.dataset.names)
-        stored = self.stored[np.searchsorted(self.present, ids[is_photo])]
+        stored[is_photo] = self.stored[np.searchsorted(self.present, ids[is_photo])]
+        stored[~is_photo] = [self._prepared[p] for p in self._positions(ids).tolist()]
         sizes = [image.size for image in self.collection.images(stored)]
-        found = dict(
-            zip(
-                ids[is_photo].tolist(),
-                zip(sizes, self.collection.local_features(stored), strict=True),
-                strict=True,
-            )
-        )
-        if self.distractors is not None:
-            found |= zip(
-                ids[~is_photo].tolist(),
-                zip(*self.distractors.local_features(self._rows(ids)), strict=True),
-                strict=True,
-            )
-        return [found[i][0] for i in ids.tolist()], [found[i][1] for i in ids.tolist()]
+        return sizes, self.collection.local_features(stored)
 
     def names(self, ids: np.ndarray) -> dict[int, str]:
         """What images are called."""
         of_photos = {i: self.dataset.names[i] for i in ids.tolist() if i < len(self.dataset.names)}
         if self.distractors is None:
             return of_photos
-        rows = self._rows(ids)
+        positions = self._positions(ids)
         named = zip(
-            (rows + len(self.dataset.names)).tolist(), self.distractors.names(rows), strict=True
+            (positions + len(self.dataset.names)).tolist(),
+            self.distractors.names(positions),
+            strict=True,
         )
         return of_photos | dict(named)
 
-    def _rows(self, ids: np.ndarray) -> np.ndarray:
-        """Rows of the distractors among these ids, in their order."""
-        rows: np.ndarray = ids[ids >= len(self.dataset.names)] - len(self.dataset.names)
-        return rows
+    def _positions(self, ids: np.ndarray) -> np.ndarray:
+        """Positions of the distractors among these ids, in their order."""
+        positions: np.ndarray = ids[ids >= len(self.dataset.names)] - len(self.dataset.names)
+        return positions

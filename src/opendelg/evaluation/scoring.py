@@ -1,10 +1,17 @@
 """Figures of any run, fresh or saved, by its protocol."""
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
+from opendelg.evaluation.places import measure_places, report_places
 from opendelg.evaluation.report import Measures, Report
-from opendelg.evaluation.revisited import measure_revisited, report_revisited
+from opendelg.evaluation.revisited import measure_revisited, report_revisited, truths_of
 from opendelg.evaluation.runs import Run
+from opendelg.metrics.bootstrap import Statistic
+from opendelg.metrics.revisited import GroundTruth
 
 
 def report(run: Run) -> Report:
@@ -16,6 +23,8 @@ def report(run: Run) -> Report:
     match run.protocol:
         case "groups":
             return report_groups(run)
+        case "places":
+            return report_places(run)
         case "roxford5k" | "rparis6k":
             return report_revisited(run)
         case _:
@@ -31,8 +40,39 @@ def measures(run: Run) -> Measures:
     match run.protocol:
         case "groups":
             return measure_groups(run)
+        case "places":
+            return measure_places(run)
         case "roxford5k" | "rparis6k":
             return measure_revisited(run)
+        case _:
+            raise _unknown(run)
+
+
+def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
+    """Figures that are no means over queries, by stage and name, to be computed of any queries.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    match run.protocol:
+        case "groups" | "places" | "roxford5k" | "rparis6k":
+            return {}
+        case _:
+            raise _unknown(run)
+
+
+def truths(run: Run, measure: str) -> list[GroundTruth]:
+    """What each query should find, and what counts as neither right nor wrong, under a measure.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    nothing = np.zeros(0, np.int64)
+    match run.protocol:
+        case "groups" | "places":
+            return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+        case "roxford5k" | "rparis6k":
+            return truths_of(run, measure)
         case _:
             raise _unknown(run)
 

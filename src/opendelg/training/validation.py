@@ -15,9 +15,9 @@ from lightning.pytorch.callbacks import Callback
 from opendelg.collection import Collection
 from opendelg.datasets.groups import GroupsDataset, read_groups
 from opendelg.errors import OpenDelgError
-from opendelg.evaluation.database import index_whole
 from opendelg.evaluation.groups import (
     evaluate_groups,
+    index_whole,
     plan_groups,
     report_groups,
     require_positives,
