@@ -86,7 +86,7 @@ def evaluate_revisited(
         stages={name: tuple(rankings) for name, rankings in stages.items()},
         about=_about(database, extractor, config, modes),
         notes=(*_notes(database, len(queries)), *notes),
-        extra={"query_boxes": np.array([query.box for query in queries.values()], np.float64)},
+        extra={"boxes": np.array([query.box for query in queries.values()], np.float64)},
     )
 
 
@@ -167,43 +167,34 @@ def _about(
 
 
 def measure_revisited(run: Run) -> Measures:
-    """Average precision and precision in the first k of each query, by stage.
-
-    Measures are named as "mAP easy", "mP@1 hard"; the stages "official ..." have those of their
-    level.
-    """
-    found: dict[str, dict[str, np.ndarray]] = {stage: {} for stage in run.stages}
-    for stage, rankings in run.stages.items():
+    """Average precision and precision in the first k of each query, by stage and level."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for way in dict.fromkeys(stage.partition(" ")[0] for stage in run.stages):
         for level in LEVELS:
-            if stage.partition(" ")[2] not in ("", level):
-                continue
-            pairs = list(zip(rankings, truths_of(run, level), strict=True))
-            found[stage][f"mAP {level}"] = np.array(
-                [average_precision(r.ids, t, r.positions) for r, t in pairs]
-            )
-            for k in PRECISION_AT:
-                found[stage][f"mP@{k} {level}"] = np.array(
-                    [precision_at(r.ids, t, k, r.positions) for r, t in pairs]
-                )
+            pairs = judged_revisited(run, f"{way} {level}")
+            found[f"{way} {level}"] = {
+                "mAP": np.array([average_precision(r.ids, t, r.positions) for r, t in pairs])
+            } | {
+                f"mP@{k}": np.array([precision_at(r.ids, t, k, r.positions) for r, t in pairs])
+                for k in PRECISION_AT
+            }
     return found
 
 
-def truths_of(run: Run, measure: str) -> list[GroundTruth]:
-    """What each query should find at the level that a measure is named by."""
-    (level,) = (level for level in LEVELS if measure.endswith(level))
+def judged_revisited(run: Run, stage: str) -> list[tuple[Ranking, GroundTruth]]:
+    """The ranking of each query at a stage and level ("global easy"), and what it should find."""
+    way, _, named = stage.partition(" ")
+    (level,) = (level for level in LEVELS if level == named)
+    rankings = run.stages[stage if stage in run.stages else way]
     lists = zip(*(run.truth[label] for label in LISTS), strict=True)
-    return [ground_truth(level, *of_query) for of_query in lists]
+    truths = [ground_truth(level, *of_query) for of_query in lists]
+    return list(zip(rankings, truths, strict=True))
 
 
 def report_revisited(run: Run) -> Report:
     """The figures of all stages and levels."""
-    figures: dict[str, dict[str, float]] = {}
+    figures = means(measure_revisited(run))
     json: dict[str, Any] = counts(run)
-    for stage, row in means(measure_revisited(run)).items():
-        way = stage.partition(" ")[0]
-        for name, value in row.items():
-            measure, level = name.split(" ")
-            figures.setdefault(f"{way} {level}", {})[measure] = value
     for stage, row in figures.items():
         way, level = stage.split(" ")
         precisions = {name.removeprefix("mP@"): v for name, v in row.items() if name != "mAP"}
