@@ -77,6 +77,7 @@ class _Machine:
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._num_encoded = 0  # bytes
 
     def run(self, data: bytes) -> Any:
         """The object that the instructions leave."""
@@ -171,15 +172,15 @@ class _Machine:
                 self.push(_Unfinished(_text(arguments[0])))
             case _Call.SCALAR:
                 dtype, buffer = arguments
-                self.push(_array(buffer, _dtype(dtype), (), False).item())
+                self.push(self.array(buffer, _dtype(dtype), (), False).item())
             case _Call.BUFFER:
                 buffer, dtype, shape, order = arguments
-                self.push(_array(buffer, _dtype(dtype), shape, order == "F"))
+                self.push(self.array(buffer, _dtype(dtype), shape, order == "F"))
             case _Call.ENCODE:
                 text, encoding = arguments
                 if encoding != "latin1":
                     raise ValueError("bytes in another encoding than latin1")
-                self.push(_text(text).encode("latin1"))
+                self.push(self.encode(_text(text)))
             case _Call.NO_BYTES if arguments == ():
                 self.push(b"")
             case _:
@@ -195,10 +196,29 @@ class _Machine:
             finished: Any = np.dtype(order + _dtype(target).str[1:])
         else:
             _, shape, dtype, is_fortran, buffer = state
-            finished = _array(buffer, _dtype(dtype), shape, bool(is_fortran))
+            finished = self.array(buffer, _dtype(dtype), shape, bool(is_fortran))
         for key in target.memo_keys:
             self._memo[key] = finished
         self.push(finished)
+
+    def encode(self, text: str) -> bytes:
+        """Bytes that were written as text: once each, as the same text may be named often."""
+        self._num_encoded += len(text)
+        if self._num_encoded > MAX_BYTES:
+            raise ValueError("more bytes than the file has")
+        return text.encode("latin1")
+
+    def array(self, buffer: Any, dtype: np.dtype[Any], shape: Any, is_fortran: bool) -> np.ndarray:
+        """An array over bytes that are there: a shape alone takes no memory."""
+        if type(buffer) is str:  # bytes as Python 2 wrote them
+            buffer = self.encode(buffer)
+        if type(buffer) not in (bytes, bytearray):
+            raise ValueError("an array without its bytes")
+        if type(shape) is not tuple or any(type(side) is not int or side < 0 for side in shape):
+            raise ValueError("an array of no shape")
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        array: np.ndarray = np.frombuffer(buffer, dtype).reshape(shape, order=order)
+        return array
 
 
 def _text(value: Any) -> str:
@@ -216,19 +236,6 @@ def _dtype(value: Any) -> np.dtype[Any]:
     if not _NUMBERS.fullmatch(value.dtype):
         raise FormatError(f"pickle must hold arrays of numbers, got dtype {value.dtype[:20]!r}")
     return np.dtype(value.dtype)
-
-
-def _array(buffer: Any, dtype: np.dtype[Any], shape: Any, is_fortran: bool) -> np.ndarray:
-    """An array over bytes that are there: a shape alone takes no memory."""
-    if type(buffer) is str:  # bytes as Python 2 wrote them
-        buffer = buffer.encode("latin1")
-    if type(buffer) not in (bytes, bytearray):
-        raise ValueError("an array without its bytes")
-    if type(shape) is not tuple or any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError("an array of no shape")
-    order: Literal["F", "C"] = "F" if is_fortran else "C"
-    array: np.ndarray = np.frombuffer(buffer, dtype).reshape(shape, order=order)
-    return array
 
 
 _IGNORED = {"PROTO", "FRAME"}
