@@ -41,7 +41,7 @@ _LOCAL_SETTINGS = frozenset({"scales", "max_keypoints", "score_threshold", "prec
 
 
 @dataclass
-class _Draft:
+class Draft:
     """The images of the next shard."""
 
     names: list[bytes] = field(default_factory=list)
@@ -50,6 +50,7 @@ class _Draft:
     descriptors: list[np.ndarray] = field(default_factory=list)
 
     def add(self, name: str, result: ImageFeatures | ImageError) -> None:
+        """Append an image, or what is wrong with it."""
         if isinstance(result, ImageError):
             self.reasons[len(self.names)] = str(result)
             self.sizes.append((0, 0))
@@ -202,7 +203,7 @@ class Shards:
             found[own] = table[before[positions[own]] - before[shard.first]]
         return np.zeros((0, 0), np.float32) if found is None else found
 
-    def append(self, draft: _Draft) -> None:
+    def append(self, draft: Draft) -> None:
         """Write a shard.
 
         Raises:
@@ -326,19 +327,19 @@ def fill_shards(
                 waiting.add(name)
                 yield name, read
 
-    def write(draft: _Draft) -> None:
+    def write(draft: Draft) -> None:
         shards.append(draft)
         waiting.difference_update(map(_decoded, draft.names))
 
     stream = extract_stream(new(), extractor, load, decode_threads, batch_size, want_local=False)
-    draft, started = _Draft(), time.monotonic()
+    draft, started = Draft(), time.monotonic()
     try:
         for (name, _), result in stream:
             draft.add(name, result)
             if progress is not None:
                 progress(name)
             if len(draft.names) == shard_images or time.monotonic() - started > shard_seconds:
-                full, draft = draft, _Draft()
+                full, draft = draft, Draft()
                 write(full)
                 started = time.monotonic()
     finally:
