@@ -3,10 +3,11 @@
     python benchmarks/nearest.py --images 1000000 --folder DIR  (17 GB)
 
 The collection is kept for the next time.  Its descriptors are made up, clustered like those of
-real photos: an image is a centre that about 50 share, with noise, in a space of 128 directions of all 2048, and a little noise in all.  Queries are
-such images too.  The collection is one of `delg index` in all but the photos, and is opened and
-searched by another process, whose memory is told.  Exact search is faiss's flat index on the same
-descriptors in memory, on as many threads; both take turns.
+real photos: an image is a centre that about 50 share, with noise, in a space of 128 directions of
+all, and a little noise everywhere; queries are such images too.  The collection is one of
+`delg index` in all but the photos, and is opened and searched by another process, whose memory is
+told.  Exact search is faiss's flat index on the same descriptors in memory, on as many threads;
+both take turns.
 """
 
 import argparse
