@@ -26,7 +26,14 @@ from opendelg.collection import Recipe
 from opendelg.errors import FormatError, ImageError, OpenDelgError
 from opendelg.extraction import Extractor, extract_stream
 from opendelg.features import ImageFeatures
-from opendelg.image import EXTENSIONS, DecodedImage, find_images, read_file, read_image
+from opendelg.image import (
+    EXTENSIONS,
+    DecodedImage,
+    ImageLimits,
+    find_images,
+    read_file,
+    read_image,
+)
 from opendelg.recipes import recipe_of
 from opendelg.whole_files import replacing
 
@@ -376,15 +383,26 @@ def tar_sources(
                 for member in tar:
                     if not member.isreg() or Path(member.name).suffix.lower() not in EXTENSIONS:
                         continue
-                    content = tar.extractfile(member)
-                    data = b"" if content is None else content.read()
-                    yield f"{path.name}/{member.name}", partial(bytes, data)
+                    yield f"{path.name}/{member.name}", _reader(tar, member)
                     if tell is not None:
                         tell(raw.tell())
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise OpenDelgError(
                 f"tar must be readable, got {str(error) or type(error).__name__!r} in {str(path)!r}"
             ) from error
+
+
+def _reader(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    """What gives the bytes of a file in a tar, which are read now, or raises ImageError."""
+    limit = ImageLimits().max_file_bytes
+    content = None if member.size > limit else tar.extractfile(member)
+    if content is None:
+        return partial(_refuse, member.name, member.size, limit)
+    return partial(bytes, content.read())
+
+
+def _refuse(name: str, size: int, limit: int) -> bytes:
+    raise ImageError(f"image must have at most {limit} bytes, got {size} in {name!r}")
 
 
 def _global_recipe(extractor: Extractor) -> Recipe:
