@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    AlphaOption,
     DeviceOption,
+    ExpandOption,
+    ExpandVerifiedOption,
     JsonOption,
     ModelOption,
     ProfileOption,
     ThreadsOption,
     open_with_extractor,
+    parse_settings,
     print_json,
 )
 from opendelg.cli.progress import progress
@@ -24,6 +28,19 @@ if TYPE_CHECKING:
 SaveRunOption = Annotated[
     Path | None,
     typer.Option("--save-run", help="Keep the rankings in this .zip (`delg evaluate rescore`)."),
+]
+
+AugmentOption = Annotated[
+    int,
+    typer.Option("--augment", min=0, help="Most similar photos added to each database photo."),
+]
+WhitenOption = Annotated[
+    int,
+    typer.Option("--whiten", min=0, help="Dimensions of PCA-whitening, learnt on the database."),
+]
+ShrinkageOption = Annotated[
+    float,
+    typer.Option("--shrinkage", min=0, max=1, help="0: full whitening, 1: principal axes only."),
 ]
 
 evaluate = typer.Typer(help="Measure retrieval under a protocol.", no_args_is_help=True)
@@ -44,6 +61,12 @@ def groups(
     model: ModelOption = None,
     profile: ProfileOption = None,
     rerank: Annotated[int, typer.Option("--rerank", min=0, help="Candidates verified.")] = 100,
+    expand: ExpandOption = 0,
+    alpha: AlphaOption = 3.0,
+    expand_verified: ExpandVerifiedOption = False,
+    augment: AugmentOption = 0,
+    whiten: WhitenOption = 0,
+    shrinkage: ShrinkageOption = 0.0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     save_run: SaveRunOption = None,
@@ -57,6 +80,7 @@ def groups(
     \b
     delg evaluate groups --csv table.csv --images photos/
     delg evaluate groups --csv table.csv --images photos/ --profile accurate --json
+    delg evaluate groups --csv table.csv --images photos/ --collection kept --expand 10 --augment 5
     """
     from opendelg.datasets.groups import read_groups
     from opendelg.evaluation.groups import (
@@ -65,8 +89,17 @@ def groups(
         plan_groups,
         require_positives,
     )
+    from opendelg.evaluation.preparation import PreparationConfig
+    from opendelg.expansion import ExpansionConfig
     from opendelg.search import SearchConfig
 
+    expansion = parse_settings(
+        ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
+    )
+    preparation = parse_settings(
+        PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
+    )
+    config = SearchConfig(rerank=rerank, expansion=expansion)
     dataset = read_groups(csv, images)
     require_positives(dataset)
     with ExitStack() as stack:
@@ -77,7 +110,7 @@ def groups(
         with progress("extracting", len(plan.work(update=True))) as advance:
             index_whole(opened, extractor, plan, advance)
         with progress("searching", len(dataset.query_ids)) as advance:
-            run = evaluate_groups(dataset, opened, extractor, SearchConfig(rerank=rerank), advance)
+            run = evaluate_groups(dataset, opened, extractor, config, advance, preparation)
     finish(run, save_run, json)
 
 

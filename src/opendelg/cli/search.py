@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    AlphaOption,
     BoxOption,
     CollectionArgument,
     DeviceOption,
+    ExpandOption,
+    ExpandVerifiedOption,
     JsonOption,
     ModelOption,
     ThreadsOption,
     parse_box,
     parse_id,
+    parse_settings,
     print_json,
     shown,
 )
@@ -32,6 +36,9 @@ def search(
     rerank: Annotated[
         int, typer.Option("--rerank", min=0, help="Candidates that are verified; 0: none.")
     ] = 100,
+    expand: ExpandOption = 0,
+    alpha: AlphaOption = 3.0,
+    expand_verified: ExpandVerifiedOption = False,
     html: Annotated[
         Path | None,
         typer.Option("--html", help="Folder for a page with the evidence and a PNG per pair."),
@@ -49,15 +56,21 @@ def search(
     delg search photos.delg query.jpg
     delg search photos.delg query.jpg --box 120,80,620,540 --html out/
     delg search photos.delg id:17 --top 5 --json
+    delg search photos.delg query.jpg --expand-verified
     """
     from opendelg.collection import Collection
+    from opendelg.expansion import ExpansionConfig
     from opendelg.recipes import extractor_for
     from opendelg.search import SearchConfig, Searcher
 
     corners = parse_box(box)
+    expansion = parse_settings(
+        ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
+    )
+    config = SearchConfig(top, rerank, expansion=expansion)
     with Collection.open(collection, read_only=True) as opened:
         extractor = extractor_for(opened, device, threads, model)
-        searcher = Searcher(opened, extractor, SearchConfig(top, rerank))
+        searcher = Searcher(opened, extractor, config)
         path, image_id, response = _search(searcher, query, corners)
         # First the answer: a full disk may cost the evidence, not more.
         if json:
@@ -108,6 +121,8 @@ def _write_evidence(
         "Collection": f"{shown(collection.folder)}, {len(collection)} images",
         "Verified candidates": str(searcher.config.rerank),
     }
+    if response.expanded_with is not None:
+        settings["Query"] = f"expanded with {_photos(len(response.expanded_with))}"
     remove_earlier_evidence(folder)
     write_page(side, box, evidences, folder, seconds=response.seconds, settings=settings)
     for evidence in evidences:
@@ -119,6 +134,7 @@ def _print_json(
 ) -> None:
     from opendelg.search import result_as_dict
 
+    added = response.expanded_with
     print_json(
         {
             "query": {
@@ -127,6 +143,7 @@ def _print_json(
                 "size": list(response.query.size),
                 "box": None if box is None else list(box),
                 "num_keypoints": len(response.query.local),
+                "expanded_with": None if added is None else list(added),
             },
             "results": [result_as_dict(result) for result in response.results],
             "seconds": dict(response.seconds),
@@ -145,6 +162,8 @@ def _print(response: "SearchResponse", num_images: int) -> None:
         print("Not rated, as these weights have no model of `same`; the best photos are:")
     elif not any(found.is_confident for found in candidates):
         print("No confident match; the most similar photos are:")
+    if response.expanded_with is not None:
+        print(f"The query was expanded with {_photos(len(response.expanded_with))}")
     print("rank   same  inliers  similarity  photo")
     for result in response.results:
         found = result.candidate
@@ -155,3 +174,7 @@ def _print(response: "SearchResponse", num_images: int) -> None:
         )
     seconds = response.seconds
     print(f"{seconds['total']:.2f} s, of them {seconds['verify']:.2f} s of verification")
+
+
+def _photos(count: int) -> str:
+    return f"{count} photo" if count == 1 else f"{count} photos"

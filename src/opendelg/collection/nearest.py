@@ -92,12 +92,10 @@ class NearestIndex:
         while True:
             rough, positions = self._index.index.search(query_descriptor[None], num_candidates)
             candidates = positions[0]
-            products = rows[candidates].astype(np.float64) * query_descriptor.astype(np.float64)
-            similarities = products.sum(axis=1).astype(np.float32)
-            order = np.lexsort((self._ids[candidates], -similarities))[:k]
+            ids, similarities = measured(self._ids[candidates], rows[candidates], query_descriptor)
             # Whatever faiss left out is no better than its last candidate.
-            if num_candidates == len(self) or rough[0, -1] < similarities[order[-1]] - _ROUNDING:
-                return self._ids[candidates[order]], similarities[order]
+            if num_candidates == len(self) or rough[0, -1] < similarities[k - 1] - _ROUNDING:
+                return ids[:k], similarities[:k]
             num_candidates = min(len(self), 4 * num_candidates)
 
     def save(self, path: Path, stamp: Stamp) -> bool:
@@ -147,6 +145,16 @@ class NearestIndex:
         loaded._index = index
         loaded._ids = faiss.vector_to_array(index.id_map)
         return loaded, stamp
+
+
+def measured(
+    ids: np.ndarray, rows: np.ndarray, query_descriptor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (K,) by exact similarity (K,) float32 of rows (K, D), best first, ties by id."""
+    products = rows.astype(np.float64) * query_descriptor.astype(np.float64)
+    similarities = products.sum(axis=1).astype(np.float32)
+    order = np.lexsort((ids, -similarities))
+    return ids[order], similarities[order]
 
 
 def _faiss() -> Any:

@@ -1,6 +1,8 @@
 """Retrieval on photos that are labelled by groups: the global stage, and after verification."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +10,18 @@ import numpy as np
 from opendelg.collection import Collection
 from opendelg.datasets.groups import GroupsDataset
 from opendelg.errors import OpenDelgError
+from opendelg.evaluation.preparation import PreparationConfig, PreparedDatabase, notes_on
 from opendelg.evaluation.provenance import hash_of_names, provenance
-from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, counts, means, stage_json
+from opendelg.evaluation.reranking import StoredDatabase, ranking_of, verified_ranking
 from opendelg.evaluation.runs import Run
 from opendelg.evaluation.verified import VerifiedQuery, verify_head
 from opendelg.extraction import Extractor
+from opendelg.features import ImageFeatures
 from opendelg.indexing import Plan, index_photos, plan_indexing
 from opendelg.metrics.retrieval import average_precision, recall_at
 from opendelg.search import SearchConfig
+from opendelg.settings import settings_as_dict
 
 RECALL_AT = (1, 5, 10)
 
@@ -61,40 +66,58 @@ def evaluate_groups(
     extractor: Extractor,
     config: SearchConfig | None = None,
     progress: Callable[[int], None] | None = None,
+    preparation: PreparationConfig | None = None,
 ) -> Run:
     """Rank the database for every query, before and after verification.
 
-    A query that is in the database too leaves its own ranking.
+    A query that is in the database too leaves its own ranking, and its own expansion.
 
     Args:
         dataset: Groups and roles.
         collection: Holds all its images (see `index_whole`).
         extractor: What made the collection; its weights rate the pairs.
-        config: How many candidates are verified, and how.
+        config: How many candidates are verified, and how; how queries are expanded.
         progress: Called with the number of each query that is done.
+        preparation: What is done to the database's global descriptors, in memory.
 
     Raises:
-        OpenDelgError: If no query has positives, or the collection lacks an image.
+        OpenDelgError: If no query has positives, the collection lacks an image, or whitening
+            cannot be learnt.
     """
     require_positives(dataset)
     config = config or SearchConfig()
     stored = stored_ids(collection, [dataset.path(number) for number in range(len(dataset.names))])
     ids, descriptors = collection.global_descriptors()
-    rows = np.searchsorted(ids, stored)  # of each dataset image
-    similarities = descriptors[rows[dataset.query_ids]] @ descriptors[rows].T
+    descriptors = descriptors[np.searchsorted(ids, stored)]  # of each dataset image
+    in_database = dataset.database_ids
+    prepared = PreparedDatabase(descriptors[in_database], preparation)
+    own = _rows_of(dataset.query_ids, in_database)
+    queries = prepared.queries(descriptors[dataset.query_ids])
+    expanded = prepared.expanded(queries, config.expansion.nearest, config.expansion.alpha, own)
+    similarities = prepared.similarities(expanded, own)
+    database = StoredDatabase(
+        collection, extractor, config, stored[in_database], descriptors[in_database]
+    )
     global_rankings, verified = [], []
     for number, query_id in enumerate(dataset.query_ids):
-        database = dataset.database_ids[dataset.database_ids != query_id]
-        order = database[np.argsort(-similarities[number, database], kind="stable")]
-        ranking = Ranking.whole(order, similarities[number, order])
-        (query,) = collection.images([stored[query_id]])
+        (image,) = collection.images([stored[query_id]])
         (local,) = collection.local_features([stored[query_id]])
+        ranking = ranking_of(similarities[number])
+        ranking = replace(ranking, ids=in_database[ranking.ids])
         global_rankings.append(ranking)
-        verified.append(
-            verify_head(
-                VerifiedQuery(query.size, local), ranking, stored, collection, extractor, config
+        if config.expansion.verified:
+            again = verified_ranking(
+                prepared,
+                queries[number],
+                similarities[number],
+                partial(database.compare, ImageFeatures(image.size, descriptors[query_id], local)),
+                config,
+                int(own[number]),
             )
-        )
+            verified.append(replace(again, ids=in_database[again.ids]))
+        else:
+            query = VerifiedQuery(image.size, local)
+            verified.append(verify_head(query, ranking, stored, collection, extractor, config))
         if progress is not None:
             progress(number)
     return Run(
@@ -113,7 +136,9 @@ def evaluate_groups(
                     text for row in zip(dataset.names, dataset.groups, strict=True) for text in row
                 ),
             },
-        ),
+        )
+        | {"preparation": settings_as_dict(preparation or PreparationConfig())},
+        notes=notes_on(config.expansion, preparation or PreparationConfig()),
     )
 
 
@@ -160,3 +185,10 @@ def stored_ids(collection: Collection, paths: list[Path]) -> np.ndarray:
             f"{str(paths[found.index(None)])!r}"
         )
     return np.array(found, np.int64)
+
+
+def _rows_of(query_ids: np.ndarray, database_ids: np.ndarray) -> np.ndarray:
+    """Row (Q,) of the database that each query is, -1 if it is none of them."""
+    rows = np.searchsorted(database_ids, query_ids)
+    rows = np.minimum(rows, len(database_ids) - 1)
+    return np.where(database_ids[rows] == query_ids, rows, -1)

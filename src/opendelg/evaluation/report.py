@@ -23,7 +23,9 @@ class Report:
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """A table of stages by measures, values x 100, and the notes."""
+        """A table of stages by measures, values x 100, and the notes; no table without figures."""
+        if not self.figures:
+            return [self.title, *(f"note: {note}" for note in self.notes)]
         columns = list(dict.fromkeys(m for row in self.figures.values() for m in row))
         widths = [max(8, len(column) + 2) for column in columns]
         first = max(len("stage"), *(len(stage) for stage in self.figures)) + 2
