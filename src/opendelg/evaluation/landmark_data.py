@@ -20,7 +20,11 @@ from opendelg.datasets.landmark_benchmark import (
     read_recognition_solution,
     read_retrieval_solution,
 )
-from opendelg.datasets.landmark_images import LandmarkImages, find_landmark_images
+from opendelg.datasets.landmark_images import (
+    LandmarkImages,
+    find_landmark_images,
+    unpacked_name,
+)
 from opendelg.datasets.landmarks import id_text
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.provenance import hash_of_file
@@ -56,6 +60,10 @@ class Split:
         """Ids of all images as text."""
         return [id_text(image_id) for image_id in self.ids.tolist()]
 
+    def listed_path(self, number: int) -> str:
+        """Where an unpacked image lies below the dataset: the same wherever it is now."""
+        return f"{self.name}/{unpacked_name(id_text(int(self.ids[number])))}"
+
     def local_source(self, number: int) -> tuple[Path, partial[bytes]]:
         """An image for `KeptLocal`."""
         return self.path(number), partial(self.read, number)
@@ -77,6 +85,7 @@ class LandmarkBenchmark:
     test_ids: np.ndarray  # (T,) uint64, all that a submission lists
     notes: tuple[str, ...]
     about: dict[str, Any]  # names, counts and hashes
+    is_subset: bool  # images are missing
 
 
 def open_retrieval(
@@ -212,6 +221,7 @@ def _open(
         test_ids,
         notes,
         about,
+        bool(notes),
     )
 
 

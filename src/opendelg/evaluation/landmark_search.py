@@ -137,7 +137,7 @@ class LandmarkSearch:
             for start in range(0, len(asked), SEARCHED_QUERIES):
                 queries = asked[start : start + SEARCHED_QUERIES]
                 search = partial(self._search, queries, count)
-                step = steps.done(f"nearest-{start:09}", search)
+                step = steps.done(f"nearest-{start:09}-{SEARCHED_QUERIES}", search)
                 found.append((step["ids"], step["similarities"]))
                 for query in queries.tolist():
                     advance(query)
@@ -170,7 +170,7 @@ class LandmarkSearch:
         ids, similarities = ids[:, :head], similarities[:, :head]
         size = max(1, VERIFIED_PAIRS // head)
         parts = {
-            f"verified-{start:09}": slice(start, start + size)
+            f"verified-{start:09}-{size}": slice(start, start + size)
             for start in range(0, len(asked), size)
         }
         left = [part for name, part in parts.items() if steps.kept(name) is None]
@@ -264,7 +264,8 @@ class _Described:
 
     def is_readable(self) -> np.ndarray:
         """(N,) bool, once all are extracted."""
-        return self.shards.is_readable()[self.positions()]
+        readable: np.ndarray = self.shards.is_readable()[self.positions()]
+        return readable
 
     def hash(self) -> str:
         """Of the images that can be read, in their order."""
@@ -285,8 +286,8 @@ class _Described:
         if not names:
             return []
         more = ", ..." if len(names) > MAX_EXAMPLES else ""
-        effect = "give no prediction" if role == "queries" else "are not in the database"
+        effect = "they have no prediction" if role == "queries" else "they are found by no query"
         return [
-            f"{len(names)} images of {self.split.name} cannot be read and {effect}: "
-            f"{', '.join(names[:MAX_EXAMPLES])}{more}"
+            f"images of {self.split.name} that cannot be read: {len(names)} "
+            f"({', '.join(names[:MAX_EXAMPLES])}{more}); {effect}"
         ]

@@ -6,6 +6,10 @@ import numpy as np
 
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
+from opendelg.evaluation.landmark_retrieval import (
+    measure_landmark_retrieval,
+    report_landmark_retrieval,
+)
 from opendelg.evaluation.places import measure_places, report_places
 from opendelg.evaluation.report import Measures, Report
 from opendelg.evaluation.runs import Run
@@ -22,6 +26,8 @@ def report(run: Run) -> Report:
     match run.protocol:
         case "groups":
             return report_groups(run)
+        case "gldv2-retrieval":
+            return report_landmark_retrieval(run)
         case "places":
             return report_places(run)
         case _:
@@ -37,6 +43,8 @@ def measures(run: Run) -> Measures:
     match run.protocol:
         case "groups":
             return measure_groups(run)
+        case "gldv2-retrieval":
+            return measure_landmark_retrieval(run)
         case "places":
             return measure_places(run)
         case _:
@@ -50,7 +58,7 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups":
+        case "groups" | "places" | "gldv2-retrieval":
             return {}
         case _:
             raise _unknown(run)
@@ -64,7 +72,7 @@ def truths(run: Run, measure: str) -> list[GroundTruth]:
     """
     nothing = np.zeros(0, np.int64)
     match run.protocol:
-        case "groups":
+        case "groups" | "places" | "gldv2-retrieval":
             return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
         case _:
             raise _unknown(run)
