@@ -98,6 +98,63 @@ def gldv2_retrieval(
     finish(run, save_run, json)
 
 
+def gldv2_recognition(
+    folder: FolderArgument,
+    solution: SolutionOption = None,
+    images: Annotated[
+        Literal["train_clean.csv", "train.csv"],
+        typer.Option("--list", help="Which training images are the database."),
+    ] = "train_clean.csv",
+    subset: SubsetOption = False,
+    submission: SubmissionOption = None,
+    collection: CollectionOption = None,
+    model: ModelOption = None,
+    profile: ProfileOption = None,
+    config: ConfigOption = None,
+    rerank: Annotated[
+        int, typer.Option("--rerank", min=0, help="Neighbours verified; 0: none.")
+    ] = 10,
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=1, help="Best of them, which vote for a landmark.")
+    ] = 3,
+    verification: VerificationOption = "standard",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    save_run: SaveRunOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Evaluate Google Landmarks v2 recognition: global average precision (GAP).
+
+    The folder holds train/ and test/ with their images, in tars or unpacked, train_clean.csv,
+    test.csv and recognition_solution_v2.1.csv.
+
+    \b
+    delg evaluate gldv2-recognition gldv2/ --collection gldv2.delg
+    delg evaluate gldv2-recognition gldv2/ --collection gldv2.delg --submission predictions.csv
+    """
+    from opendelg.evaluation.landmark_data import open_recognition
+    from opendelg.evaluation.landmark_recognition import (
+        VoteConfig,
+        evaluate_landmark_recognition,
+        write_recognition_predictions,
+    )
+    from opendelg.search import SearchConfig
+    from opendelg.verification import VerificationSettings
+
+    settings = read_config(config, profile)
+    search = SearchConfig(rerank=rerank, verification=VerificationSettings(mode=verification))
+    vote = VoteConfig(neighbours=neighbours)
+    benchmark = open_recognition(folder, solution, images, subset, collection)
+    with _opened(benchmark, collection, (model, profile, device, threads, settings)) as (
+        opened,
+        extractor,
+    ):
+        run = evaluate_landmark_recognition(benchmark, opened, extractor, search, vote)
+    if submission is not None:
+        write_recognition_predictions(submission, benchmark, run)
+    finish(run, save_run, json)
+
+
 @contextmanager
 def _opened(
     benchmark: "LandmarkBenchmark",

@@ -6,7 +6,7 @@ The folder holds ``index``, ``test`` and ``train`` with their images, in tars or
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -148,7 +148,7 @@ def open_recognition(
     if disputed.count == 0:
         return opened
     note = f"{disputed.count} database images have two landmarks in {list_name} and are left out"
-    return LandmarkBenchmark(**{**vars(opened), "notes": (*opened.notes, note)})
+    return replace(opened, notes=(*opened.notes, note))
 
 
 def find_table(folder: Path, name: str, split: str) -> Path:

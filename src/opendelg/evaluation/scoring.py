@@ -6,6 +6,12 @@ import numpy as np
 
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
+from opendelg.evaluation.landmark_recognition import (
+    measure_landmark_recognition,
+    pooled_landmark_recognition,
+    report_landmark_recognition,
+    truths_of_landmarks,
+)
 from opendelg.evaluation.landmark_retrieval import (
     measure_landmark_retrieval,
     report_landmark_retrieval,
@@ -28,6 +34,8 @@ def report(run: Run) -> Report:
             return report_groups(run)
         case "gldv2-retrieval":
             return report_landmark_retrieval(run)
+        case "gldv2-recognition":
+            return report_landmark_recognition(run)
         case "places":
             return report_places(run)
         case _:
@@ -45,6 +53,8 @@ def measures(run: Run) -> Measures:
             return measure_groups(run)
         case "gldv2-retrieval":
             return measure_landmark_retrieval(run)
+        case "gldv2-recognition":
+            return measure_landmark_recognition(run)
         case "places":
             return measure_places(run)
         case _:
@@ -60,6 +70,8 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
     match run.protocol:
         case "groups" | "places" | "gldv2-retrieval":
             return {}
+        case "gldv2-recognition":
+            return pooled_landmark_recognition(run)
         case _:
             raise _unknown(run)
 
@@ -74,6 +86,8 @@ def truths(run: Run, measure: str) -> list[GroundTruth]:
     match run.protocol:
         case "groups" | "places" | "gldv2-retrieval":
             return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+        case "gldv2-recognition":
+            return truths_of_landmarks(run)
         case _:
             raise _unknown(run)
 
