@@ -68,7 +68,7 @@ def _write_tables(folder: Path) -> None:
         ],
     )
     _write(
-        metadata / "recognition_solution_v2.1.csv",
+        folder / "ground_truth" / "recognition_solution_v2.1.csv",
         "id,landmarks,Usage",
         [
             f"{test[0]},70,Public",

@@ -339,9 +339,7 @@ def test_a_missing_table_is_named_with_its_places(tmp_path: Path, evaluate: Delg
     (folder / "metadata" / "retrieval_solution_v2.1.csv").unlink()
     found = evaluate(folder)
     assert found.code == 1
-    assert "dataset must hold 'retrieval_solution_v2.1.csv', itself or in metadata or test" in (
-        found.err
-    )
+    assert "dataset must hold 'retrieval_solution_v2.1.csv', itself or in metadata" in found.err
     assert "dataset must be an existing folder" in evaluate(tmp_path / "none").err
 
 

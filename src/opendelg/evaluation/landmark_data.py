@@ -1,7 +1,7 @@
 """Google Landmarks v2 on disk, as a database and queries: what its two protocols share.
 
 The folder holds ``index``, ``test`` and ``train`` with their images, in tars or unpacked, and the
-.csv files: itself, in ``metadata``, or in the folder of their images.
+.csv files: itself, in ``metadata`` or ``ground_truth``, or in the folder of their images.
 """
 
 import os
@@ -160,11 +160,12 @@ def find_table(folder: Path, name: str, split: str) -> Path:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset must be an existing folder, got {str(folder)!r}")
-    for place in (folder, folder / "metadata", folder / split):
+    for place in (folder, folder / "metadata", folder / "ground_truth", folder / split):
         if (place / name).is_file():
             return place / name
     raise OpenDelgError(
-        f"dataset must hold {name!r}, itself or in metadata or {split}, got {str(folder)!r}"
+        f"dataset must hold {name!r}, itself or in metadata, ground_truth or {split}, "
+        f"got {str(folder)!r}"
     )
 
 
