@@ -17,6 +17,7 @@ from opendelg.evaluation.landmark_retrieval import (
     report_landmark_retrieval,
 )
 from opendelg.evaluation.places import measure_places, report_places
+from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report
 from opendelg.evaluation.runs import Run
 from opendelg.metrics.bootstrap import Statistic
@@ -76,18 +77,24 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
             raise _unknown(run)
 
 
-def truths(run: Run, measure: str) -> list[GroundTruth]:
-    """What each query should find, and what counts as neither right nor wrong, under a measure.
+def stages(run: Run) -> list[str]:
+    """What the figures of a run are told apart by; a level of difficulty may be part of it."""
+    return list(dict.fromkeys([*measures(run), *pooled(run)]))
+
+
+def judged(run: Run, stage: str) -> list[tuple[Ranking, GroundTruth]]:
+    """The ranking of each query and what it is held against, at one of `stages`.
 
     Raises:
         OpenDelgError: If its protocol is not known here.
     """
-    nothing = np.zeros(0, np.int64)
     match run.protocol:
         case "groups" | "places" | "gldv2-retrieval":
-            return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+            nothing = np.zeros(0, np.int64)
+            truths = [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+            return list(zip(run.stages[stage], truths, strict=True))
         case "gldv2-recognition":
-            return truths_of_landmarks(run)
+            return list(zip(run.stages[stage], truths_of_landmarks(run), strict=True))
         case _:
             raise _unknown(run)
 
