@@ -212,7 +212,9 @@ def test_nothing_is_extracted_again_and_a_saved_run_is_scored_again(
     assert run.about["dataset"]["ignored"] == 1
 
 
-def test_stages_are_compared_and_failures_found(tmp_path: Path, evaluate: Delg) -> None:
+def test_stages_are_compared_and_failures_shown(
+    tmp_path: Path, evaluate: Delg, delg: Delg, tiny_weights: Weights
+) -> None:
     saved = tmp_path / "run.zip"
     evaluate(make_gldv2(tmp_path / "d"), "--save-run", saved)
     run = read_run(saved)
@@ -224,6 +226,10 @@ def test_stages_are_compared_and_failures_found(tmp_path: Path, evaluate: Delg) 
     assert run.queries[worst.query] == f"test/{member_name(TEST[5])}"
     assert worst.missed is not None
     assert run.names[worst.missed.database_id] == f"index/{member_name(INDEX[11])}"
+    pages = ["--images", tmp_path / "d", "--out", tmp_path / "out", "--model", tiny_weights.path]
+    shown = delg("evaluate", "failures", saved, *pages, "--worst", 2, "--threads", 1)
+    assert (shown.code, (tmp_path / "out" / "index.html").exists()) == (0, True)
+    assert TEST[0] in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
