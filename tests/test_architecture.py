@@ -25,9 +25,9 @@ LEVELS = {
     ],
     1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same"],
     2: ["collection", "runtime", "weights", "feature_files"],
-    3: ["extraction", "recipes", "indexing", "search", "delf_config"],
+    3: ["extraction", "recipes", "indexing", "search", "answers", "delf_config"],
     4: ["training", "evaluation", "demo", "parity"],
-    5: ["server"],
+    5: ["server", "client"],
     6: ["cli", "__main__"],
 }
 LEVEL_OF = {part: level for level, parts in LEVELS.items() for part in parts}
@@ -35,7 +35,11 @@ HOMES = {
     "torch": {"model", "runtime", "training"},
     "lightning": {"training"},
     "faiss": {"collection"},
-    "pydantic": {"settings"},
+    "pydantic": {"settings", "server"},
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "prometheus_client": {"server"},
     "onnxruntime": {"runtime"},
     "typer": {"cli"},
 }

@@ -20,7 +20,7 @@ from tests.conftest import draw_image
 
 Run = Callable[..., SimpleNamespace]
 RESULT_KEYS = {
-    *("rank", "id", "path", "similarity", "num_matches", "num_inliers", "same"),
+    *("rank", "id", "path", "size", "similarity", "num_matches", "num_inliers", "same"),
     *("database_from_query", "region"),
 }
 

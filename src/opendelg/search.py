@@ -4,18 +4,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from opendelg.collection import Collection, StoredImage
-from opendelg.evidence import Evidence, Side
 from opendelg.extraction import Box, ExtractionConfig, Extractor
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.image import DecodedImage
 from opendelg.same import SameModel, is_confident
 from opendelg.verification import Verification, VerificationSettings, regions, verify_many
 
+VERIFIED_AT_A_TIME = 16  # candidates between looks at the clock; 8 for each of two threads
 MAX_SIDE = 1_000_000  # px, longer than any image: extraction without a limit
 
 
@@ -73,6 +72,7 @@ class SearchResponse:
     query: ImageFeatures
     results: tuple[SearchResult, ...]
     seconds: Mapping[str, float]  # by stage
+    is_complete: bool = True  # all candidates were verified; else in order of similarity
 
 
 def settings_for(config: ExtractionConfig, settings: VerificationSettings) -> VerificationSettings:
@@ -94,26 +94,56 @@ def compare(
     locals_: Sequence[LocalFeatures],
     same: SameModel | None,
     settings: VerificationSettings,
+    deadline: float | None = None,
 ) -> list[Candidate]:
-    """Verify database images against a query, in their order."""
-    verifications = verify_many(query.local, locals_, query.size, sizes, settings)
-    probabilities: Sequence[float | None] = [None] * len(verifications)
+    """Verify database images against a query, in their order.
+
+    Once `time.perf_counter` is past ``deadline`` the rest is left without verification.
+    """
+    verifications = _verify_until(deadline, query, locals_, sizes, settings)
+    num_verified = len(verifications)
+    probabilities: Sequence[float | None] = [None] * num_verified
     if same is not None and verifications:
         probabilities = same.probability(
-            np.asarray(similarities),
+            np.asarray(similarities[:num_verified]),
             np.array([found.support for found in verifications]),
             np.array([found.spread for found in verifications]),
         ).tolist()
+    unverified = [None] * (len(locals_) - num_verified)
     return [
         Candidate(int(image_id), float(similarity), found, probability)
         for image_id, similarity, found, probability in zip(
-            ids, similarities, verifications, probabilities, strict=True
+            ids,
+            similarities,
+            [*verifications, *unverified],
+            [*probabilities, *unverified],
+            strict=True,
         )
     ]
 
 
+def _verify_until(
+    deadline: float | None,
+    query: ImageFeatures,
+    locals_: Sequence[LocalFeatures],
+    sizes: Sequence[tuple[int, int]],
+    settings: VerificationSettings,
+) -> list[Verification]:
+    """Verifications of the first images, of all of them if there is time."""
+    if deadline is None:
+        return verify_many(query.local, locals_, query.size, sizes, settings)
+    found: list[Verification] = []
+    while len(found) < len(locals_) and time.perf_counter() < deadline:
+        part = slice(len(found), len(found) + VERIFIED_AT_A_TIME)
+        found += verify_many(query.local, locals_[part], query.size, sizes[part], settings)
+    return found
+
+
 class Searcher:
-    """Searches one collection with the extractor that made it; not for several threads."""
+    """Searches one collection with the extractor that made it.
+
+    Not for several threads, but for `search_features` and `compare_with`, which extract nothing.
+    """
 
     def __init__(
         self, collection: Collection, extractor: Extractor, config: SearchConfig | None = None
@@ -150,10 +180,35 @@ class Searcher:
         )
         return self.search_features(query, time.perf_counter() - started, without=image_id)
 
+    def compare_with(self, query: ImageFeatures, image_id: int) -> SearchResult:
+        """Compare a query with one image of the collection: what a search says of this image."""
+        with self.collection.snapshot():
+            image = self.collection.image(image_id)
+            similarity = self.collection.similarity(image_id, query.global_descriptor)
+            (local,) = self.collection.local_features([image_id])
+        settings = settings_for(self.extractor.config, self.config.verification)
+        same = self.extractor.weights.same
+        (candidate,) = compare(
+            query, [image_id], [similarity], [image.size], [local], same, settings
+        )
+        return _result(1, query, candidate, image, local)
+
     def search_features(
-        self, query: ImageFeatures, extraction_seconds: float = 0.0, without: int | None = None
+        self,
+        query: ImageFeatures,
+        extraction_seconds: float = 0.0,
+        without: int | None = None,
+        deadline: float | None = None,
     ) -> SearchResponse:
-        """Find what shows the same thing as an image with these features."""
+        """Find what shows the same thing as an image with these features.
+
+        Args:
+            query: As the extractor of this searcher makes them; several threads may search.
+            extraction_seconds: What they took, for the answer.
+            without: Id of an image to leave out of the results.
+            deadline: Time of `time.perf_counter` at which verification stops, if it is not done:
+                results are then in order of similarity.
+        """
         config, times = self.config, [time.perf_counter()]
         with self.collection.snapshot():
             wanted = max(config.top, config.rerank) + (without is not None)
@@ -175,8 +230,10 @@ class Searcher:
             list(locals_.values()),
             self.extractor.weights.same,
             settings_for(self.extractor.config, config.verification),
+            deadline,
         )
-        ranked = rerank(candidates) + [
+        is_complete = all(found.verification is not None for found in candidates)
+        ranked = (rerank(candidates) if is_complete else candidates) + [
             Candidate(int(image_id), float(similarity), None, None)
             for image_id, similarity in zip(
                 ids[config.rerank :], similarities[config.rerank :], strict=True
@@ -193,7 +250,7 @@ class Searcher:
         )
         seconds["extract"] = round(extraction_seconds, 4)
         seconds["total"] = round(extraction_seconds + times[-1] - times[0], 4)
-        return SearchResponse(query, results, seconds)
+        return SearchResponse(query, results, seconds, is_complete)
 
 
 def _result(
@@ -207,46 +264,6 @@ def _result(
     if candidate.verification is not None:
         outline = regions(query.local, local, candidate.verification, query.size, image.size)
     return SearchResult(rank, image, candidate, local, *outline)
-
-
-def result_as_dict(result: SearchResult) -> dict[str, Any]:
-    """A result as the command line and the service report it."""
-    verification = result.candidate.verification
-    transform = None if verification is None else verification.database_from_query
-    return {
-        "rank": result.rank,
-        "id": result.image.id,
-        "path": str(result.image.path),
-        "similarity": round(result.candidate.similarity, 6),
-        "num_matches": 0 if verification is None else len(verification.matches),
-        "num_inliers": result.candidate.num_inliers,
-        "same": None if result.candidate.same is None else round(result.candidate.same, 6),
-        "database_from_query": None if transform is None else transform.tolist(),
-        "region": {
-            "query": result.query_region.tolist(),
-            "database": result.database_region.tolist(),
-        },
-    }
-
-
-def result_evidence(result: SearchResult, query: ImageFeatures, side: Side) -> Evidence:
-    """What is drawn of a result; `side` names the query photo."""
-    verification, image = result.candidate.verification, result.image
-    matches = np.zeros((0, 2), np.int64) if verification is None else verification.matches
-    return Evidence(
-        query=side,
-        database=Side(image.path.name, image.path, image.size),
-        rank=result.rank,
-        similarity=result.candidate.similarity,
-        num_matches=len(matches),
-        num_inliers=result.candidate.num_inliers,
-        same=result.candidate.same,
-        query_points=query.local.keypoints[matches[:, 0]],
-        database_points=result.local.keypoints[matches[:, 1]],
-        inliers=np.zeros(0, bool) if verification is None else verification.inliers,
-        query_region=result.query_region,
-        database_region=result.database_region,
-    )
 
 
 def match_images(
@@ -273,8 +290,3 @@ def match_images(
         0, database_path, Path(database_path.name), database.size, len(database.local)
     )
     return query, _result(1, query, candidate, image, database.local)
-
-
-def query_side(path: Path, query: ImageFeatures) -> Side:
-    """The query's side of its evidence."""
-    return Side(path.name, path, query.size)

@@ -92,8 +92,7 @@ class NearestIndex:
         while True:
             rough, positions = self._index.index.search(query_descriptor[None], num_candidates)
             candidates = positions[0]
-            products = rows[candidates].astype(np.float64) * query_descriptor.astype(np.float64)
-            similarities = products.sum(axis=1).astype(np.float32)
+            similarities = exact_similarities(rows[candidates], query_descriptor)
             order = np.lexsort((self._ids[candidates], -similarities))[:k]
             # Whatever faiss left out is no better than its last candidate.
             if num_candidates == len(self) or rough[0, -1] < similarities[order[-1]] - _ROUNDING:
@@ -147,6 +146,13 @@ class NearestIndex:
         loaded._index = index
         loaded._ids = faiss.vector_to_array(index.id_map)
         return loaded, stamp
+
+
+def exact_similarities(descriptors: np.ndarray, query_descriptor: np.ndarray) -> np.ndarray:
+    """Dot products (K,) float32 of descriptors (K, D) with a query (D,), rounded once."""
+    products = descriptors.astype(np.float64) * query_descriptor.astype(np.float64)
+    similarities: np.ndarray = products.sum(axis=1).astype(np.float32)
+    return similarities
 
 
 def _faiss() -> Any:

@@ -6,7 +6,7 @@ so it can be mailed, archived and opened anywhere.
 """
 
 from opendelg.evidence.drawing import draw_evidence, png_name, write_png
-from opendelg.evidence.page import write_page
+from opendelg.evidence.page import page_html, write_page
 from opendelg.evidence.records import Box, Evidence, Side
 from opendelg.evidence.wording import percent, verdict
 from opendelg.evidence.writing import remove_earlier_evidence
@@ -16,6 +16,7 @@ __all__ = [
     "Evidence",
     "Side",
     "draw_evidence",
+    "page_html",
     "percent",
     "png_name",
     "remove_earlier_evidence",
