@@ -12,9 +12,9 @@ from opendelg.cli.opening import (
     JsonOption,
     ModelOption,
     ThreadsOption,
-    parse_box,
     parse_id,
     print_json,
+    read_box,
     shown,
 )
 
@@ -54,7 +54,7 @@ def search(
     from opendelg.recipes import extractor_for
     from opendelg.search import SearchConfig, Searcher
 
-    corners = parse_box(box)
+    corners = read_box(box)
     with Collection.open(collection, read_only=True) as opened:
         extractor = extractor_for(opened, device, threads, model)
         searcher = Searcher(opened, extractor, SearchConfig(top, rerank))
