@@ -53,7 +53,7 @@ export class AnswerView {
     byId("confident").hidden = true;
     byId("confident-tiles").replaceChildren();
     byId("rest").hidden = false;
-    byId("rest-title").textContent = "By similarity";
+    byId("rest-title").textContent = "Most similar";
     ghosts(byId("rest-tiles"));
   }
 
@@ -141,7 +141,7 @@ export class AnswerView {
 
   #title(numConfident, isRated, isVerified) {
     if (!this.results.length) return "No results";
-    if (!isVerified) return "Most similar photos";
+    if (!isVerified) return "Searching";
     if (!isRated) return `${count(this.results.length, "photo")}, not rated`;
     return numConfident ? count(numConfident, "confident match", "confident matches") : "No confident match";
   }
@@ -149,7 +149,7 @@ export class AnswerView {
   #status(numConfident, isRated) {
     const { isVerified, results, seconds } = this.#answer;
     if (!results.length) return "The collection holds no other photo.";
-    if (!isVerified) return "Comparing their details\u2026";
+    if (!isVerified) return "Comparing details\u2026";
     const searched = `${count(this.#numImages, "photo")} searched in ${seconds.total.toFixed(seconds.total < 0.95 ? 2 : 1)} s.`;
     if (!isRated) return `${searched} These weights have no model of the probability; the best are first.`;
     if (numConfident) return searched;
@@ -157,7 +157,7 @@ export class AnswerView {
   }
 
   #restTitle(isVerified, isRated) {
-    if (!isVerified) return "By similarity";
+    if (!isVerified) return "Most similar";
     return isRated ? "Less certain" : "By agreeing details";
   }
 

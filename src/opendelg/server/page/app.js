@@ -21,6 +21,7 @@ const LOOK_AGAIN = 30_000; // ms between two looks whether the collection has gr
 let facts = null; // of the collection
 let shownRevision = null; // of the collection when the answer on the screen was made
 let route = { view: "start" };
+let isOneStepIn = false; // whether Back leads from the evidence to its results
 
 const answers = new AnswerView((threshold) => {
   if (route.view === "search") go(hashOf({ ...route, threshold }), { replace: true });
@@ -51,6 +52,7 @@ function follow() {
   const before = route;
   route = readHash(location.hash);
   if (route.view !== "search" || route.result === null) leaveEvidence(before);
+  else if (before.query !== route.query || !dialog.isOpen) isOneStepIn = before.query === route.query;
   if (route.view !== before.view) scrollTo(0, 0);
   if (route.view === "search") followSearch(before);
   else {
@@ -129,9 +131,9 @@ function leaveEvidence(before) {
   if (before.result !== null) answers.linkOf(before.result)?.focus();
 }
 
-// Back is the way out where it leads to the results, so that no second step is left behind.
 function closeEvidence() {
-  go(hashOf({ ...route, result: null }), { replace: true });
+  if (isOneStepIn) history.back();
+  else go(hashOf({ ...route, result: null }), { replace: true });
 }
 
 async function lookAtCollection() {

@@ -32,6 +32,8 @@ export class EvidenceDialog {
       event.preventDefault();
       this.#actions.close();
     });
+    // A browser may close it all the same, as when Esc is pressed twice.
+    this.#dialog.addEventListener("close", () => this.#shown && this.#actions.close());
     byId("evidence-close").addEventListener("click", () => this.#actions.close());
     byId("evidence-previous").addEventListener("click", () => this.#step(-1));
     byId("evidence-next").addEventListener("click", () => this.#step(1));

@@ -22,7 +22,7 @@ export class QueryView {
   /** What the start says about the photos that may be given. */
   describe({ limits, num_images: number }) {
     byId("limits").textContent = number
-      ? `JPEG, PNG, WebP, TIFF and more, up to ${bytes(limits.max_bytes)}. Your photo is searched with, not kept.`
+      ? `JPEG, PNG, WebP, TIFF and more, up to ${bytes(limits.max_bytes)}. It is not added to the collection.`
       : "The collection is empty: index photos first.";
   }
 

@@ -42,10 +42,11 @@ export function evidenceInNumbers(pair) {
 /** `words` with a capital at the beginning, the rest as it is. */
 export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
-/** Bytes as a person says them: "32 MB". */
+/** Bytes as a person says them, 1 MB being 2^20 of them as in `--max-megabytes`: "32 MB". */
 export function bytes(number) {
-  if (number < 1e6) return `${Math.max(1, Math.round(number / 1e3))} kB`;
-  return `${number < 1e7 ? (number / 1e6).toFixed(1) : Math.round(number / 1e6)} MB`;
+  const megabytes = number / 2 ** 20;
+  if (megabytes < 1) return `${Math.max(1, Math.round(number / 2 ** 10))} kB`;
+  return `${megabytes < 10 ? megabytes.toFixed(1).replace(".0", "") : Math.round(megabytes)} MB`;
 }
 
 /** The last part of a path, and the folder before it. */
