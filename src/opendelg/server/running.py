@@ -20,10 +20,10 @@ _MAX_HEADER_BYTES = 32 * 1024
 _BACKLOG = 256  # connections that wait to be taken
 
 
-def serve(
+def make_server(
     app: ASGIApp, settings: ServerSettings, on_start: Callable[[str], None] = lambda _url: None
-) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what runs.
+) -> "Server":
+    """A server that listens already; ``run`` serves until SIGTERM, SIGINT or ``should_exit``.
 
     Args:
         app: From `create_app`.
@@ -33,7 +33,6 @@ def serve(
     Raises:
         OSError: If the address cannot be listened on.
     """
-    listener = _listen(settings)
     config = uvicorn.Config(
         app,
         http=_protocol(settings),
@@ -47,11 +46,11 @@ def serve(
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(settings.stop_seconds),
     )
-    _Server(config, listener, on_start).run(sockets=[listener])
+    return Server(config, _listen(settings), on_start)
 
 
-class _Server(uvicorn.Server):
-    """Tells when it is ready, and ends with status 0 when it is stopped."""
+class Server(uvicorn.Server):
+    """Tells when it is ready, finishes what runs, and ends with status 0 when it is stopped."""
 
     def __init__(
         self, config: uvicorn.Config, listener: socket.socket, on_start: Callable[[str], None]
@@ -60,7 +59,12 @@ class _Server(uvicorn.Server):
         self._listener = listener
         self._on_start = on_start
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve."""
+        super().run(sockets or [self._listener])
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and tell so."""
         await super().startup(sockets)
         if self.started:
             self._on_start(_url(self._listener))
