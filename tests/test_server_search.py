@@ -11,8 +11,7 @@ from opendelg.answers import result_as_dict
 from opendelg.client import Client, ServiceError
 from opendelg.collection import Collection
 from opendelg.image import read_image
-from opendelg.indexing import index_photos, plan_indexing
-from opendelg.recipes import extractor_for, make_extractor, recipe_of
+from opendelg.recipes import extractor_for
 from opendelg.search import Searcher
 from opendelg.server import models
 from opendelg.weights import Weights
@@ -23,20 +22,8 @@ Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Weights) -> Path:
-    """Photos `0.png` to `9.png` and the collection `c` of them."""
-    folder = tmp_path_factory.mktemp("served")
-    for number in range(10):
-        Image.fromarray(draw_image((192, 128), number).pixels).save(folder / f"{number}.png")
-    extractor = make_extractor(str(tiny_weights.path), device="cpu", threads=1)
-    with Collection.create(folder / "c", recipe_of(extractor)) as made:
-        index_photos(made, extractor, plan_indexing(made, [folder]))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
-    with serving(folder / "c") as url:
+def url(served: Path) -> Iterator[str]:
+    with serving(served / "c") as url:
         yield url
 
 
@@ -67,51 +54,51 @@ def searched(client: Client, photo: Path | None = None, **values: Any) -> dict[s
     ],
 )
 def test_service_command_and_python_agree_bit_for_bit(
-    delg: Run, folder: Path, client: Client, arguments: list[str], values: dict[str, Any]
+    delg: Run, served: Path, client: Client, arguments: list[str], values: dict[str, Any]
 ) -> None:
-    photo = folder / "3.png"
-    command = delg("search", folder / "c", photo, "--json", *arguments).json
+    photo = served / "3.png"
+    command = delg("search", served / "c", photo, "--json", *arguments).json
     answer = searched(client, photo, **values)
     assert json.dumps(answer["results"]) == json.dumps(command["results"])
     assert answer["query"]["size"] == command["query"]["size"]
     assert answer["query"]["box"] == command["query"]["box"]
 
 
-def test_python_finds_what_the_service_finds(folder: Path, client: Client) -> None:
-    with Collection.open(folder / "c", read_only=True) as opened:
+def test_python_finds_what_the_service_finds(served: Path, client: Client) -> None:
+    with Collection.open(served / "c", read_only=True) as opened:
         searcher = Searcher(opened, extractor_for(opened, "cpu"))
-        response = searcher.search(read_image(folder / "5.png"))
-    answer = searched(client, folder / "5.png")
+        response = searcher.search(read_image(served / "5.png"))
+    answer = searched(client, served / "5.png")
     assert answer["results"] == [result_as_dict(result) for result in response.results]
 
 
 @pytest.mark.parametrize("box", [None, (20.0, 10.0, 150.5, 100.0)])
 def test_an_image_by_id_is_searched_as_the_command_does(
-    delg: Run, folder: Path, client: Client, box: tuple[float, ...] | None
+    delg: Run, served: Path, client: Client, box: tuple[float, ...] | None
 ) -> None:
     options = [] if box is None else ["--box", ",".join(map(str, box))]
-    command = delg("search", folder / "c", "id:4", "--json", *options).json
+    command = delg("search", served / "c", "id:4", "--json", *options).json
     answer = searched(client, id=4, box=box)
     assert answer["results"] == command["results"]
     assert answer["query"].pop("token") == ("id4" if box is None else "id4-20,10,150.5,100")
     assert answer["query"] == command["query"]
 
 
-def test_an_answer_is_asked_for_again_without_the_photo(folder: Path, client: Client) -> None:
-    quick = client.search(folder / "2.png", rerank=0)
+def test_an_answer_is_asked_for_again_without_the_photo(served: Path, client: Client) -> None:
+    quick = client.search(served / "2.png", rerank=0)
     assert {result.same for result in quick.results} == {None}
-    assert client.search(query=quick.query.token).results == client.search(folder / "2.png").results
+    assert client.search(query=quick.query.token).results == client.search(served / "2.png").results
 
 
-def test_another_part_of_an_earlier_photo_is_searched(folder: Path, client: Client) -> None:
-    token = client.search(folder / "2.png").query.token
+def test_another_part_of_an_earlier_photo_is_searched(served: Path, client: Client) -> None:
+    token = client.search(served / "2.png").query.token
     box = (10.0, 20.0, 150.0, 120.0)
     part = client.search(query=token, box=box)
-    assert part.results == client.search(folder / "2.png", box=box).results
+    assert part.results == client.search(served / "2.png", box=box).results
     assert client.search(query=part.query.token).query.box == list(box)
 
 
-def test_tokens_of_stored_images_need_no_earlier_answer(folder: Path, client: Client) -> None:
+def test_tokens_of_stored_images_need_no_earlier_answer(served: Path, client: Client) -> None:
     box = (20.0, 10.0, 150.0, 100.0)
     assert client.search(query="id7").results == client.search(id=7).results
     boxed = client.search(query="id7-20,10,150,100")
@@ -125,10 +112,10 @@ def test_without_time_results_come_by_similarity(client: Client) -> None:
     assert similarities == sorted(similarities, reverse=True)
 
 
-def test_with_enough_time_the_answer_is_complete_and_the_same(folder: Path, client: Client) -> None:
-    answer = client.search(folder / "8.png", seconds=60)
+def test_with_enough_time_the_answer_is_complete_and_the_same(served: Path, client: Client) -> None:
+    answer = client.search(served / "8.png", seconds=60)
     assert answer.complete
-    assert answer.results == client.search(folder / "8.png").results
+    assert answer.results == client.search(served / "8.png").results
 
 
 @pytest.mark.parametrize(
@@ -160,8 +147,8 @@ def test_what_cannot_be_searched_is_explained(
     assert refused.value.status == status
 
 
-def test_evidence_says_of_a_pair_what_the_search_said(folder: Path, client: Client) -> None:
-    answer = searched(client, folder / "6.png")
+def test_evidence_says_of_a_pair_what_the_search_said(served: Path, client: Client) -> None:
+    answer = searched(client, served / "6.png")
     for result in answer["results"]:
         pair = client.evidence(answer["query"]["token"], result["id"])
         models.EvidenceAnswer.model_validate(pair)
@@ -171,37 +158,37 @@ def test_evidence_says_of_a_pair_what_the_search_said(folder: Path, client: Clie
         assert sum(match["inlier"] for match in pair["matches"]) == result["num_inliers"]
 
 
-def test_evidence_names_both_photos(folder: Path, client: Client) -> None:
-    token = client.search(folder / "6.png").query.token
+def test_evidence_names_both_photos(served: Path, client: Client) -> None:
+    token = client.search(served / "6.png").query.token
     page = client.evidence_page(token, 4).decode()
     assert "6.png" in page
     assert client.search(id=4).query.path.rsplit("/", 1)[-1] in page
     assert page.count("data:image/jpeg") >= 2
 
 
-def test_the_page_of_a_search_shows_all_results(folder: Path, client: Client) -> None:
-    token = client.search(folder / "6.png").query.token
+def test_the_page_of_a_search_shows_all_results(served: Path, client: Client) -> None:
+    token = client.search(served / "6.png").query.token
     page = client.evidence_page(token).decode()
     assert all(f"{number}.png" in page for number in range(10))
 
 
-def test_the_photo_of_a_query_is_there_upright(folder: Path, client: Client) -> None:
-    token = client.search(folder / "6.png", box=(10, 10, 90, 90)).query.token
+def test_the_photo_of_a_query_is_there_upright(served: Path, client: Client) -> None:
+    token = client.search(served / "6.png", box=(10, 10, 90, 90)).query.token
     photo = read_image(client._request("GET", f"/v1/queries/{token}/photo?size=96"))
     assert photo.size == (96, 64)
 
 
-def test_the_name_of_a_photo_is_only_a_name(folder: Path, client: Client) -> None:
+def test_the_name_of_a_photo_is_only_a_name(served: Path, client: Client) -> None:
     from opendelg.client import _form
 
-    body = _form((folder / "1.png").read_bytes(), {}, 'C:\\a\\../../etc/x\r\n"y.png')
+    body = _form((served / "1.png").read_bytes(), {}, 'C:\\a\\../../etc/x\r\n"y.png')
     assert client._json("POST", "/v1/search", *body)["query"]["path"] == "x%0D%0A%22y.png"
 
 
-def test_forgotten_queries_are_404_and_stored_ones_are_not(folder: Path) -> None:
-    with serving(folder / "c", query_cache_bytes=1) as url, Client(url) as client:
-        first = client.search(folder / "1.png").query.token
-        client.search(folder / "2.png")
+def test_forgotten_queries_are_404_and_stored_ones_are_not(served: Path) -> None:
+    with serving(served / "c", query_cache_bytes=1) as url, Client(url) as client:
+        first = client.search(served / "1.png").query.token
+        client.search(served / "2.png")
         with pytest.raises(ServiceError, match="search again"):
             client.evidence(first, 1)
         assert client.evidence("id1", 2)["num_matches"] >= 0
