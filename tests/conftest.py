@@ -10,8 +10,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from opendelg.cli import main
+from opendelg.collection import Collection
 from opendelg.image import DecodedImage
+from opendelg.indexing import index_photos, plan_indexing
 from opendelg.model import Delg, ModelConfig
+from opendelg.recipes import make_extractor, recipe_of
 from opendelg.runtime import Runtime, choose_runtime
 from opendelg.weights import Weights, read_weights, write_weights
 
@@ -90,6 +93,18 @@ def drawn_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths.append(folder / f"{number}.png")
         Image.fromarray(draw_image(size, number).pixels).save(paths[-1])
     return paths
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Weights) -> Path:
+    """Photos `0.png` to `9.png`, and the collection `c` of them; not to be changed."""
+    folder = tmp_path_factory.mktemp("served")
+    for number in range(10):
+        Image.fromarray(draw_image((192, 128), number).pixels).save(folder / f"{number}.png")
+    extractor = make_extractor(str(tiny_weights.path), device="cpu", threads=1)
+    with Collection.create(folder / "c", recipe_of(extractor)) as made:
+        index_photos(made, extractor, plan_indexing(made, [folder]))
+    return folder
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ LEVELS = {
         "scrambling",
         "whole_files",
     ],
-    1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same"],
+    1: ["model", "matching", "verification", "datasets", "metrics", "evidence", "same", "client"],
     2: ["collection", "runtime", "weights", "feature_files"],
     3: ["extraction", "recipes", "indexing", "search", "answers", "delf_config"],
     4: ["training", "evaluation", "demo", "parity"],
-    5: ["server", "client"],
+    5: ["server"],
     6: ["cli", "__main__"],
 }
 LEVEL_OF = {part: level for level, parts in LEVELS.items() for part in parts}

@@ -66,8 +66,7 @@ def serve(
     """
     from opendelg.collection import Collection
     from opendelg.recipes import extractor_for
-    from opendelg.server import ServerSettings, create_app, read_token
-    from opendelg.server import serve as run
+    from opendelg.server import ServerSettings, create_app, make_server, read_token
 
     settings = ServerSettings(
         host=host,
@@ -93,4 +92,4 @@ def serve(
     def tell(url: str) -> None:
         print(f"serving {name} ({num_images} images) on {url}", flush=True)
 
-    run(create_app(opened, extractor, settings), settings, tell)
+    make_server(create_app(opened, extractor, settings), settings, tell).run()

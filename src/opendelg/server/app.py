@@ -11,7 +11,7 @@ import opendelg
 from opendelg.collection import Collection
 from opendelg.extraction import Extractor
 from opendelg.server import routes_images, routes_search, routes_status
-from opendelg.server.gate import Access, Limits, SecurityHeaders
+from opendelg.server.gate import Access, HeadLikeGet, Limits, SecurityHeaders
 from opendelg.server.metrics import Measured
 from opendelg.server.page_files import page_router
 from opendelg.server.problems import handle_problems
@@ -62,7 +62,8 @@ def create_app(
     handle_problems(app)
     _document(app, settings)
     limited = Limits(app, settings)
-    return SecurityHeaders(Measured(Access(limited, settings), service.metrics))
+    measured = Measured(Access(limited, settings), service.metrics)
+    return HeadLikeGet(SecurityHeaders(measured))
 
 
 def _document(app: FastAPI, settings: ServerSettings) -> None:

@@ -4,6 +4,7 @@ Plain ASGI, so that it holds for every route, for unknown ones too, and refuses 
 """
 
 import asyncio
+import contextlib
 import hmac
 from collections import Counter
 from urllib.parse import urlsplit
@@ -28,8 +29,9 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }  # unless an answer has its own
+MAX_HEADER_BYTES = 32 * 1024  # of address and headers
 _FORM_BYTES = 64 * 1024  # of a body beside the photo
-_DRAIN_SECONDS = 5.0  # a client that still sends would otherwise not read why it is refused
+_DRAIN_SECONDS = 5.0  # in which a client that is refused may send on
 _MAX_PLAIN_BYTES = 64 * 1024  # of a body where no photo is expected
 
 
@@ -52,6 +54,19 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
+class HeadLikeGet:
+    """Lets HEAD be asked where GET is; the server leaves out the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 class Access:
     """Refuses who has no token; without one, other sites' pages that reach this machine."""
 
@@ -71,6 +86,11 @@ class Access:
 
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
+        num_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        num_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
+        if num_bytes > MAX_HEADER_BYTES:
+            limit = f"{MAX_HEADER_BYTES // 1024} KB"
+            return Problem(431, f"address and headers must have at most {limit}, got more")
         if self._token is not None:
             return self._token_problem(scope["path"], headers)
         # A page of another site may have its own name lead to this machine (DNS rebinding) ...
@@ -155,17 +175,17 @@ class Limits:
         settings, loop = self._settings, asyncio.get_running_loop()
         body_end = loop.time() + settings.upload_seconds
         num_bytes, has_body, is_started = 0, _has_body(scope), False
-        refused: Problem | None = None
 
         async def bounded_receive() -> Message:
-            nonlocal num_bytes, has_body, refused
+            nonlocal num_bytes, has_body
             if has_body:
                 clock.reschedule(min(body_end, loop.time() + settings.stall_seconds))
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > self._max_bytes(scope):
-                refused = self._too_large(scope)
-                raise refused
+                clock.reschedule(loop.time() + 2 * _DRAIN_SECONDS)
+                await _drain(receive)
+                raise self._too_large(scope)
             if has_body and not message.get("more_body", False):
                 has_body = False
                 clock.reschedule(loop.time() + settings.timeout)
@@ -207,13 +227,16 @@ async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -
     if _has_body(scope):
         headers |= _CLOSE
     if _has_body(scope) and "expect" not in Headers(scope=scope):  # it waits for our word
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while (await receive()).get("more_body", False):
-                    pass
-        except TimeoutError:
-            pass
+        await _drain(receive)
     await problem_response(problem.status_code, problem.detail, headers)(scope, receive, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw away what a client sends: ended at once, it would not read our answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def _has_body(scope: Scope) -> bool:
