@@ -11,7 +11,7 @@ export async function showPhoto(image, path) {
   image.dataset.path = path;
   image.parentElement?.classList.remove("is-missing");
   image.onerror = () => image.parentElement?.classList.add("is-missing");
-  if (!hasToken()) {
+  if (!hasToken() || path.startsWith("blob:")) {
     image.src = path;
     return;
   }

@@ -11,7 +11,6 @@ const PREVIEW = 1280; // px of the longer side
 export class QueryView {
   #image = byId("query-photo");
   #fileUrl = null; // of the photo that was given, as long as this browser can show it
-  #file = null;
   #token = null;
 
   constructor() {
@@ -22,7 +21,7 @@ export class QueryView {
   /** What the start says about the photos that may be given. */
   describe({ limits, num_images: number }) {
     byId("limits").textContent = number
-      ? `JPEG, PNG, WebP, TIFF and more, up to ${bytes(limits.max_bytes)}. It is not added to the collection.`
+      ? `JPEG, PNG, WebP, TIFF and more, up to ${bytes(limits.max_bytes).replace(" ", "\u00a0")}. It is not added to the collection.`
       : "The collection is empty: index photos first.";
   }
 
@@ -34,7 +33,6 @@ export class QueryView {
     byId("query-name").textContent = file?.name ?? "";
     byId("query-facts").textContent = file ? bytes(file.size) : "";
     if (file) {
-      this.#file = file;
       this.#fileUrl = URL.createObjectURL(file);
       this.#image.src = this.#fileUrl;
     }
@@ -75,7 +73,6 @@ export class QueryView {
   #forget() {
     if (this.#fileUrl !== null) URL.revokeObjectURL(this.#fileUrl);
     this.#fileUrl = null;
-    this.#file = null;
     this.#token = null;
     this.#showMissing(false);
     clearPhoto(this.#image);
