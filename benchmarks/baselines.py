@@ -36,7 +36,7 @@ import torch
 from opendelg.cli.progress import progress
 from opendelg.datasets.groups import GroupsDataset, read_groups
 from opendelg.errors import FormatError
-from opendelg.evaluation.groups import RECALL_AT, GroupsScores
+from opendelg.evaluation.groups import RECALL_AT
 from opendelg.image import read_image
 from opendelg.metrics.retrieval import mean_scores
 from opendelg.model.pooling import gem
@@ -68,18 +68,25 @@ def main() -> None:
     rankings = rank(dataset, scores)
     seconds = time.perf_counter() - started
     method = options.method + (" mutual" if options.mutual else "")
-    stage = mean_scores(rankings, dataset.positives, RECALL_AT)
-    scores_of_both = GroupsScores(stage, stage, len(dataset.query_ids), len(dataset.database_ids))
-    report = scores_of_both.as_dict()
-    del report["verified" if options.method == "resnet50" else "global"]  # the stage it lacks
-    report |= {"method": method, "seconds": seconds}
+    figures = mean_scores(rankings, dataset.positives, RECALL_AT)
+    report = {
+        "protocol": "groups",
+        "queries": len(dataset.query_ids),
+        "database": len(dataset.database_ids),
+        "global" if options.method == "resnet50" else "verified": {
+            "mAP": figures.mean_average_precision,
+            "recall_at": {str(k): value for k, value in figures.recall_at.items()},
+        },
+        "method": method,
+        "seconds": seconds,
+    }
     if options.json:
         print(json.dumps(report))
         return
     print(f"{report['queries']} queries, {report['database']} database images, {seconds:.0f} s")
     print("method         mAP   R@1   R@5  R@10")
-    figures = [stage.mean_average_precision, *stage.recall_at.values()]
-    print(f"{method:12s}" + "".join(f"{100 * value:6.1f}" for value in figures))
+    values = [figures.mean_average_precision, *figures.recall_at.values()]
+    print(f"{method:12s}" + "".join(f"{100 * value:6.1f}" for value in values))
 
 
 def read_options() -> argparse.Namespace:

@@ -20,7 +20,8 @@ from tests.conftest import draw_image
 
 Run = Callable[..., SimpleNamespace]
 RESULT_KEYS = {
-    *("rank", "id", "path", "size", "similarity", "num_matches", "num_inliers", "same"),
+    *("rank", "id", "path", "size", "similarity", "expanded_similarity"),
+    *("num_matches", "num_inliers", "same"),
     *("database_from_query", "region"),
 }
 
@@ -100,6 +101,35 @@ def test_what_a_user_can_fix_is_one_line_and_status_1(delg: Run, arguments: list
     assert result.err.count("\n") == 1
 
 
+def test_an_expanded_search_says_what_the_query_was_expanded_with(
+    delg: Run, collection: Path, photos: Path
+) -> None:
+    plain = delg("search", collection, "id:3", "--json").json
+    assert plain["query"]["expanded_with"] is None
+    assert [result["expanded_similarity"] for result in plain["results"]] == [None] * 3
+    answer = delg("search", collection, "id:3", "--expand", "2", "--alpha", "0", "--json").json
+    nearest = sorted(plain["results"], key=lambda result: -result["similarity"])
+    assert answer["query"]["expanded_with"] == [result["id"] for result in nearest[:2]]
+    assert all(result["expanded_similarity"] <= 1 for result in answer["results"])
+    out = delg("search", collection, "id:3", "--expand", "2").out
+    assert "The query was expanded with 2 photos\n" in out
+    assert "expanded with 0 photos" in delg("search", collection, "id:3", "--expand-verified").out
+
+
+def test_the_page_of_an_expanded_search_says_so(
+    delg: Run, collection: Path, tmp_path: Path
+) -> None:
+    delg("search", collection, "id:3", "--expand", "1", "--html", tmp_path / "out")
+    assert "expanded with 1 photo" in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("alpha", ["-1", "nan", "inf"])
+def test_a_malformed_alpha_is_a_usage_error(
+    delg: Run, collection: Path, photos: Path, alpha: str
+) -> None:
+    assert delg("search", collection, photos / "1.png", "--alpha", alpha).code == 2
+
+
 def test_match_tells_where(delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path) -> None:
     picture = tmp_path / "pair.png"
     options = ["--model", tiny_weights.path, "--draw", picture, "--json"]
@@ -145,6 +175,40 @@ def test_evaluate_groups_reports_both_stages(
         assert 0 <= answer[stage]["mAP"] <= 1
         assert answer[stage]["recall_at"].keys() == {"1", "5", "10"}
     assert answer["global"]["recall_at"]["5"] == 1
+
+
+def test_evaluate_groups_prepares_and_expands(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    rows = ["image,group,role", "0.png,a,both", "1.png,a,both", "2.png,b,both", "3.png,b,both"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    changes = ["--whiten", "2", "--shrinkage", "0.5", "--augment", "1", "--alpha", "2"]
+    changes += ["--expand", "1", "--expand-verified"]
+    answer = delg("evaluate", "groups", *options, *changes, "--json").json
+    assert [note.split()[:2] for note in answer["notes"]] == [
+        ["database", "whitened"],
+        ["database", "images"],
+        ["queries", "expanded"],
+        ["queries", "expanded"],
+    ]
+    assert answer["global"]["recall_at"]["5"] == answer["verified"]["recall_at"]["5"] == 1
+
+
+def test_a_malformed_shrinkage_is_a_usage_error(delg: Run, tmp_path: Path) -> None:
+    options = ["--csv", tmp_path / "t.csv", "--images", tmp_path, "--shrinkage", "nan"]
+    assert delg("evaluate", "groups", *options).code == 2
+
+
+def test_a_saved_run_gives_the_same_figures_without_images(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("image,group,role\n0.png,a,both\n1.png,a,both\n2.png,b,both")
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    run = tmp_path / "run.zip"
+    answer = delg("evaluate", "groups", *options, "--save-run", run, "--json")
+    assert delg("evaluate", "rescore", run, "--json").out == answer.out
+    assert delg("evaluate", "rescore", run).out.startswith("3 queries, 3 database images\nstage")
 
 
 def test_a_query_by_id_with_a_box_leaves_its_image_out(delg: Run, collection: Path) -> None:

@@ -41,7 +41,8 @@ def test_every_command_has_help_with_an_example(name: str, command: Any) -> None
 def test_documents_show_only_commands_that_exist() -> None:
     shown = set(
         re.findall(
-            r"^delg (?!-)([a-z]+(?: (?:groups|list|info|download|import|check)\b)?)",
+            r"^delg (?!-)([a-z]+(?: (?:groups|places|rescore|compare|failures|reproduce"
+            r"|list|info|download|import|check)\b)?)",
             TEXT,
             re.MULTILINE,
         )

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,13 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from opendelg.candidates import Candidate, confirmed, rerank
 from opendelg.collection import Collection, FileStat, Recipe
+from opendelg.expansion import ExpansionConfig
 from opendelg.extraction import ExtractionConfig, Extractor
 from opendelg.features import ImageFeatures
 from opendelg.image import DecodedImage, read_image
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.runtime import Runtime
-from opendelg.search import Candidate, SearchConfig, Searcher, rerank
+from opendelg.search import SearchConfig, Searcher, SearchResponse
 from opendelg.verification import Verification
 from opendelg.weights import Weights
 from tests.conftest import draw_image
@@ -136,3 +139,99 @@ def test_searching_sees_what_another_connection_adds(
         added = ImageFeatures((320, 240), query.global_descriptor, query.local)
         collection.add(photos / "new.png", photos, FileStat(1, 1, "0"), added)
         assert len(searcher.search_features(query).results) == before + 1
+
+
+def searcher(collection: Collection, extractor: Extractor, **expansion: float) -> Searcher:
+    config = SearchConfig(expansion=ExpansionConfig(**expansion))  # type: ignore[arg-type]
+    return Searcher(collection, extractor, config)
+
+
+def ids_and_inliers(response: SearchResponse) -> list[tuple[int, int]]:
+    return [(result.image.id, result.candidate.num_inliers) for result in response.results]
+
+
+def test_a_query_is_expanded_with_its_nearest_images_other_than_itself(
+    collection: Collection, extractor: Extractor
+) -> None:
+    response = searcher(collection, extractor, nearest=2, alpha=2.0).search_stored(2)
+    plain = Searcher(collection, extractor, SearchConfig(rerank=0)).search_stored(2)
+    used = [result.image.id for result in plain.results[:2]]
+    assert response.expanded_with == tuple(used)
+    query = collection.global_descriptor(2)
+    total = query + sum(
+        result.candidate.similarity**2 * collection.global_descriptor(result.image.id)
+        for result in plain.results[:2]
+    )
+    found = {result.image.id: result.candidate for result in response.results}
+    expected = collection.global_descriptor(used[0]) @ (total / np.linalg.norm(total))
+    assert found[used[0]].expanded_similarity == pytest.approx(expected, abs=1e-6)
+    assert found[used[0]].similarity == plain.results[0].candidate.similarity
+
+
+def test_without_expansion_nothing_tells_of_one(
+    collection: Collection, extractor: Extractor
+) -> None:
+    response = searcher(collection, extractor).search_stored(2)
+    assert response.expanded_with is None
+    assert [result.candidate.expanded_similarity for result in response.results] == [None] * 5
+
+
+def test_an_expanded_query_is_verified_with_its_own_local_features(
+    collection: Collection, extractor: Extractor
+) -> None:
+    plain = searcher(collection, extractor).search_stored(1)
+    expanded = searcher(collection, extractor, nearest=5, verified=True).search_stored(1)
+    assert dict(ids_and_inliers(expanded)) == dict(ids_and_inliers(plain))
+    assert len(expanded.query.local) == len(plain.query.local)
+
+
+def test_a_query_is_expanded_with_what_verification_confirmed(
+    collection: Collection, extractor: Extractor, photos: Path
+) -> None:
+    response = searcher(collection, extractor, verified=True, min_inliers=20).search_stored(1)
+    sure = [image_id for image_id, inliers in ids_and_inliers(response) if inliers >= 20]
+    assert response.expanded_with == tuple(sure)
+    assert "crop.png" in [collection.image(image_id).path.name for image_id in sure]
+
+
+def test_a_query_of_which_nothing_is_confirmed_stays_what_it_is(
+    collection: Collection, extractor: Extractor
+) -> None:
+    response = searcher(collection, extractor, verified=True, min_inliers=10**6).search_stored(1)
+    assert response.expanded_with == ()
+    plain = searcher(collection, extractor).search_stored(1)
+    assert ids_and_inliers(response) == ids_and_inliers(plain)
+
+
+def test_an_expanded_query_brings_new_images_that_are_verified_too(
+    collection: Collection, extractor: Extractor
+) -> None:
+    config = SearchConfig(rerank=2, expansion=ExpansionConfig(verified=True, min_inliers=0))
+    response = Searcher(collection, extractor, config).search_stored(1)
+    verified = [result.candidate.verification is not None for result in response.results]
+    assert 2 <= sum(verified) <= 4
+    assert verified == sorted(verified, reverse=True)
+    assert len(response.results) == 5
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_an_empty_collection_expands_nothing(
+    extractor: Extractor, tmp_path: Path, drawn: Callable[..., DecodedImage], verified: bool
+) -> None:
+    with Collection.create(tmp_path / "c", Recipe("tiny", "0", {}, {})) as empty:
+        response = searcher(empty, extractor, nearest=3, verified=verified).search(drawn((96, 64)))
+    assert (response.results, response.expanded_with) == ((), ())
+
+
+def test_images_found_through_others_come_after_those_with_inliers() -> None:
+    through = replace(candidate(1, 0.1, 0), expanded_similarity=0.9)
+    further = replace(candidate(2, 0.3, 0), expanded_similarity=0.8)
+    verified = replace(candidate(3, 0.2, 5), expanded_similarity=0.1)
+    assert [found.id for found in rerank([further, through, verified])] == [3, 1, 2]
+
+
+def test_the_surest_are_those_of_high_probability_else_of_many_inliers() -> None:
+    rated = [replace(candidate(1, 0.5, 30), same=0.5), replace(candidate(2, 0.5, 8), same=0.95)]
+    unrated = [replace(candidate(3, 0.5, 19), same=None), replace(candidate(4, 0.5, 20), same=None)]
+    sure = confirmed([*rated, *unrated], ExpansionConfig(min_inliers=20))
+    assert [found.id for found in sure] == [4, 2]

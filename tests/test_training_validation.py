@@ -76,7 +76,7 @@ def test_the_best_model_is_kept_in_both_forms(trained, photos):
     dataset = validation_set(ValidationConfig(folders=(str(photos),)))
     entries = [json.loads(line) for line in (trained.parent / "log.jsonl").read_text().splitlines()]
     figures = [e["validation_verified_mAP"] for e in entries if "validation_verified_mAP" in e]
-    assert validate(best, dataset).verified.mean_average_precision == pytest.approx(max(figures))
+    assert validate(best, dataset)["validation_verified_mAP"] == pytest.approx(max(figures))
     saved = torch.load(trained.parent / "best.ckpt", weights_only=True)["state_dict"]
     expected = saved["model.backbone.conv1.weight"].numpy().astype(np.float16)
     np.testing.assert_array_equal(read_weights(best).state["backbone.conv1.weight"], expected)

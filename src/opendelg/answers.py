@@ -22,6 +22,7 @@ def response_as_dict(
         image_id: Its id if it is in the collection.
         box: The part of it that was searched with.
     """
+    added = response.expanded_with
     return {
         "query": {
             "path": path,
@@ -29,6 +30,7 @@ def response_as_dict(
             "size": list(response.query.size),
             "box": None if box is None else list(box),
             "num_keypoints": len(response.query.local),
+            "expanded_with": None if added is None else list(added),
         },
         "results": [result_as_dict(result) for result in response.results],
         "seconds": dict(response.seconds),
@@ -37,7 +39,7 @@ def response_as_dict(
 
 def result_as_dict(result: SearchResult) -> dict[str, Any]:
     """A result as the command line and the service report it."""
-    verification = result.candidate.verification
+    verification, expanded = result.candidate.verification, result.candidate.expanded_similarity
     transform = None if verification is None else verification.database_from_query
     return {
         "rank": result.rank,
@@ -45,6 +47,7 @@ def result_as_dict(result: SearchResult) -> dict[str, Any]:
         "path": str(result.image.path),
         "size": list(result.image.size),
         "similarity": round(result.candidate.similarity, 6),
+        "expanded_similarity": None if expanded is None else round(expanded, 6),
         "num_matches": 0 if verification is None else len(verification.matches),
         "num_inliers": result.candidate.num_inliers,
         "same": None if result.candidate.same is None else round(result.candidate.same, 6),

@@ -1,56 +1,23 @@
 """Two-stage search: nearest global descriptors, then re-ranking by verified local matches."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from opendelg.candidates import Candidate as Candidate
+from opendelg.candidates import compare as compare
+from opendelg.candidates import rerank as rerank
+from opendelg.candidates import settings_for as settings_for
 from opendelg.collection import Collection, StoredImage
-from opendelg.extraction import Box, ExtractionConfig, Extractor
+from opendelg.extraction import Box, Extractor
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.image import DecodedImage
-from opendelg.same import SameModel, is_confident
-from opendelg.verification import Verification, VerificationSettings, regions, verify_many
-
-VERIFIED_AT_A_TIME = 16  # candidates between looks at the clock; 8 for each of two threads
-MAX_SIDE = 1_000_000  # px, longer than any image: extraction without a limit
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """How a query is answered."""
-
-    top: int = 20  # results
-    rerank: int = 100  # candidates that are verified; SPEC 4.1: 100; 0: none
-    verification: VerificationSettings = field(default_factory=VerificationSettings)
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"top must be at least 1, got {self.top}")
-        if self.rerank < 0:
-            raise ValueError(f"rerank must be at least 0, got {self.rerank}")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A database image that was compared with the query."""
-
-    id: int
-    similarity: float  # dot product of the global descriptors
-    verification: Verification | None  # None: not among those that were verified
-    same: float | None  # probability of showing the same thing; None: not verified
-
-    @property
-    def num_inliers(self) -> int:
-        """Matches that agree with one transform; 0 if not verified."""
-        return 0 if self.verification is None else self.verification.num_inliers
-
-    @property
-    def is_confident(self) -> bool:
-        """Whether the same thing is likely enough to be called found."""
-        return is_confident(self.same)
+from opendelg.search_run import SearchConfig as SearchConfig
+from opendelg.search_run import SearchRun
+from opendelg.verification import VerificationSettings, regions
 
 
 @dataclass(frozen=True)
@@ -73,70 +40,7 @@ class SearchResponse:
     results: tuple[SearchResult, ...]
     seconds: Mapping[str, float]  # by stage
     is_complete: bool = True  # all candidates were verified; else in order of similarity
-
-
-def settings_for(config: ExtractionConfig, settings: VerificationSettings) -> VerificationSettings:
-    """Verification settings that know the sizes to which this extraction brings images."""
-    largest = config.max_size if config.max_size > 0 else MAX_SIDE
-    return replace(settings, max_image_size=largest, min_image_size=max(1, config.min_size))
-
-
-def rerank(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Order candidates by inliers, then similarity, then id (SPEC 4.1)."""
-    return sorted(candidates, key=lambda found: (-found.num_inliers, -found.similarity, found.id))
-
-
-def compare(
-    query: ImageFeatures,
-    ids: Sequence[int] | np.ndarray,
-    similarities: Sequence[float] | np.ndarray,
-    sizes: Sequence[tuple[int, int]],
-    locals_: Sequence[LocalFeatures],
-    same: SameModel | None,
-    settings: VerificationSettings,
-    deadline: float | None = None,
-) -> list[Candidate]:
-    """Verify database images against a query, in their order.
-
-    Once `time.perf_counter` is past ``deadline`` the rest is left without verification.
-    """
-    verifications = _verify_until(deadline, query, locals_, sizes, settings)
-    num_verified = len(verifications)
-    probabilities: Sequence[float | None] = [None] * num_verified
-    if same is not None and verifications:
-        probabilities = same.probability(
-            np.asarray(similarities[:num_verified]),
-            np.array([found.support for found in verifications]),
-            np.array([found.spread for found in verifications]),
-        ).tolist()
-    unverified = [None] * (len(locals_) - num_verified)
-    return [
-        Candidate(int(image_id), float(similarity), found, probability)
-        for image_id, similarity, found, probability in zip(
-            ids,
-            similarities,
-            [*verifications, *unverified],
-            [*probabilities, *unverified],
-            strict=True,
-        )
-    ]
-
-
-def _verify_until(
-    deadline: float | None,
-    query: ImageFeatures,
-    locals_: Sequence[LocalFeatures],
-    sizes: Sequence[tuple[int, int]],
-    settings: VerificationSettings,
-) -> list[Verification]:
-    """Verifications of the first images, of all of them if there is time."""
-    if deadline is None:
-        return verify_many(query.local, locals_, query.size, sizes, settings)
-    found: list[Verification] = []
-    while len(found) < len(locals_) and time.perf_counter() < deadline:
-        part = slice(len(found), len(found) + VERIFIED_AT_A_TIME)
-        found += verify_many(query.local, locals_[part], query.size, sizes[part], settings)
-    return found
+    expanded_with: tuple[int, ...] | None = None  # ids added to the query; None: not asked for
 
 
 class Searcher:
@@ -209,48 +113,21 @@ class Searcher:
             deadline: Time of `time.perf_counter` at which verification stops, if it is not done:
                 results are then in order of similarity.
         """
-        config, times = self.config, [time.perf_counter()]
-        with self.collection.snapshot():
-            wanted = max(config.top, config.rerank) + (without is not None)
-            ids, similarities = self.collection.nearest(query.global_descriptor, wanted)
-            if without is not None:
-                similarities, ids = similarities[ids != without], ids[ids != without]
-            times.append(time.perf_counter())
-            images = {image.id: image for image in self.collection.images(ids)}
-            verified = ids[: config.rerank]
-            locals_ = dict(
-                zip(verified.tolist(), self.collection.local_features(verified), strict=True)
-            )
-        times.append(time.perf_counter())
-        candidates = compare(
-            query,
-            verified,
-            similarities[: config.rerank],
-            [images[int(image_id)].size for image_id in verified],
-            list(locals_.values()),
-            self.extractor.weights.same,
-            settings_for(self.extractor.config, config.verification),
-            deadline,
-        )
-        is_complete = all(found.verification is not None for found in candidates)
-        ranked = (rerank(candidates) if is_complete else candidates) + [
-            Candidate(int(image_id), float(similarity), None, None)
-            for image_id, similarity in zip(
-                ids[config.rerank :], similarities[config.rerank :], strict=True
-            )
-        ]
+        started = time.perf_counter()
+        run = SearchRun(self.collection, self.extractor, self.config, query, without, deadline)
+        ranked = run.search()
+        ordered = time.perf_counter()
         empty = LocalFeatures.empty(query.local.descriptors.shape[1])
         results = tuple(
-            _result(rank, query, found, images[found.id], locals_.get(found.id, empty))
-            for rank, found in enumerate(ranked[: config.top], start=1)
+            _result(rank, query, found, run.images[found.id], run.locals.get(found.id, empty))
+            for rank, found in enumerate(ranked[: self.config.top], start=1)
         )
-        times.append(time.perf_counter())
-        seconds = dict(
-            zip(("nearest", "read", "verify"), np.diff(times).round(4).tolist(), strict=True)
-        )
+        run.seconds["verify"] += time.perf_counter() - ordered
+        seconds = {stage: round(value, 4) for stage, value in run.seconds.items()}
         seconds["extract"] = round(extraction_seconds, 4)
-        seconds["total"] = round(extraction_seconds + times[-1] - times[0], 4)
-        return SearchResponse(query, results, seconds, is_complete)
+        seconds["total"] = round(extraction_seconds + time.perf_counter() - started, 4)
+        expanded_with = run.expanded_with if self.config.expansion.is_on else None
+        return SearchResponse(query, results, seconds, run.is_complete, expanded_with)
 
 
 def _result(

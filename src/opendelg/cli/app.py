@@ -7,6 +7,9 @@ import typer
 
 from opendelg.cli.demo import demo
 from opendelg.cli.evaluate import evaluate
+from opendelg.cli.evaluate_compare import compare
+from opendelg.cli.evaluate_failures import failures
+from opendelg.cli.evaluate_places import places
 from opendelg.cli.extract import extract
 from opendelg.cli.index import index
 from opendelg.cli.info import info
@@ -29,6 +32,9 @@ app = typer.Typer(
 )
 for command in (index, search, serve, match, extract, train, info, verify, remove, demo):
     app.command()(command)
+evaluate.command()(places)
+evaluate.command()(compare)
+evaluate.command()(failures)
 app.add_typer(evaluate, name="evaluate")
 weights.command("import")(import_model)
 weights.command()(check)

@@ -8,18 +8,40 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    AlphaOption,
     DeviceOption,
+    ExpandOption,
+    ExpandVerifiedOption,
     JsonOption,
     ModelOption,
     ProfileOption,
     ThreadsOption,
     open_with_extractor,
+    parse_settings,
     print_json,
 )
 from opendelg.cli.progress import progress
 
 if TYPE_CHECKING:
-    from opendelg.evaluation.groups import GroupsScores
+    from opendelg.evaluation.runs import Run
+
+SaveRunOption = Annotated[
+    Path | None,
+    typer.Option("--save-run", help="Keep the rankings in this .zip (`delg evaluate rescore`)."),
+]
+
+AugmentOption = Annotated[
+    int,
+    typer.Option("--augment", min=0, help="Most similar photos added to each database photo."),
+]
+WhitenOption = Annotated[
+    int,
+    typer.Option("--whiten", min=0, help="Dimensions of PCA-whitening, learnt on the database."),
+]
+ShrinkageOption = Annotated[
+    float,
+    typer.Option("--shrinkage", min=0, max=1, help="0: full whitening, 1: principal axes only."),
+]
 
 evaluate = typer.Typer(help="Measure retrieval under a protocol.", no_args_is_help=True)
 
@@ -39,8 +61,15 @@ def groups(
     model: ModelOption = None,
     profile: ProfileOption = None,
     rerank: Annotated[int, typer.Option("--rerank", min=0, help="Candidates verified.")] = 100,
+    expand: ExpandOption = 0,
+    alpha: AlphaOption = 3.0,
+    expand_verified: ExpandVerifiedOption = False,
+    augment: AugmentOption = 0,
+    whiten: WhitenOption = 0,
+    shrinkage: ShrinkageOption = 0.0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    save_run: SaveRunOption = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate on photos labelled by groups: mAP and recall, before and after verification.
@@ -51,16 +80,26 @@ def groups(
     \b
     delg evaluate groups --csv table.csv --images photos/
     delg evaluate groups --csv table.csv --images photos/ --profile accurate --json
+    delg evaluate groups --csv table.csv --images photos/ --collection kept --expand 10 --augment 5
     """
     from opendelg.datasets.groups import read_groups
     from opendelg.evaluation.groups import (
         evaluate_groups,
-        index_groups,
+        index_whole,
         plan_groups,
         require_positives,
     )
+    from opendelg.evaluation.preparation import PreparationConfig
+    from opendelg.expansion import ExpansionConfig
     from opendelg.search import SearchConfig
 
+    expansion = parse_settings(
+        ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
+    )
+    preparation = parse_settings(
+        PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
+    )
+    config = SearchConfig(rerank=rerank, expansion=expansion)
     dataset = read_groups(csv, images)
     require_positives(dataset)
     with ExitStack() as stack:
@@ -69,20 +108,36 @@ def groups(
         stack.enter_context(opened)
         plan = plan_groups(dataset, opened)
         with progress("extracting", len(plan.work(update=True))) as advance:
-            index_groups(opened, extractor, plan, advance)
+            index_whole(opened, extractor, plan, advance)
         with progress("searching", len(dataset.query_ids)) as advance:
-            scores = evaluate_groups(
-                dataset, opened, extractor, SearchConfig(rerank=rerank), advance
-            )
+            run = evaluate_groups(dataset, opened, extractor, config, advance, preparation)
+    finish(run, save_run, json)
+
+
+@evaluate.command()
+def rescore(
+    run: Annotated[Path, typer.Argument(help="File that --save-run wrote.")],
+    json: JsonOption = False,
+) -> None:
+    """Print the figures of a saved run again, from its rankings: no image is needed.
+
+    \b
+    delg evaluate rescore RUN.zip
+    """
+    from opendelg.evaluation.runs import read_run
+
+    finish(read_run(run), None, json)
+
+
+def finish(run: "Run", save_run: Path | None, json: bool) -> None:
+    """Keep a run if that is wished, then print its figures."""
+    from opendelg.evaluation.runs import write_run
+    from opendelg.evaluation.scoring import report
+
+    if save_run is not None:
+        write_run(save_run, run)
+    figures = report(run)
     if json:
-        print_json(scores.as_dict())
+        print_json(dict(figures.json))
     else:
-        _print(scores)
-
-
-def _print(scores: "GroupsScores") -> None:
-    print(f"{scores.num_queries} queries, {scores.num_database} database images")
-    print("stage       mAP   R@1   R@5  R@10")
-    for name, stage in (("global", scores.global_stage), ("verified", scores.verified)):
-        figures = [stage.mean_average_precision, *stage.recall_at.values()]
-        print(f"{name:9s}" + "".join(f"{100 * value:6.1f}" for value in figures))
+        print("\n".join(figures.lines()))

@@ -4,7 +4,7 @@ import json
 import math
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.delf_config import DelfConfig
     from opendelg.extraction import Box, ExtractionConfig, Extractor
+
+T = TypeVar("T")
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -42,6 +44,24 @@ BoxOption = Annotated[
     str | None,
     typer.Option("--box", metavar="X1,Y1,X2,Y2", help="Part of the query, in its pixels."),
 ]
+ExpandOption = Annotated[
+    int, typer.Option("--expand", min=0, help="Most similar photos added to the query; 0: none.")
+]
+AlphaOption = Annotated[
+    float, typer.Option("--alpha", help="Added photos weigh similarity ** alpha.")
+]
+ExpandVerifiedOption = Annotated[
+    bool,
+    typer.Option("--expand-verified", help="Add confident matches to the query; search again."),
+]
+
+
+def parse_settings(kind: type[T], **values: Any) -> T:
+    """Settings made of options; a value out of its range is a mistake in the command line."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def read_box(text: str | None) -> "Box | None":

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    AlphaOption,
     BoxOption,
     CollectionArgument,
     DeviceOption,
+    ExpandOption,
+    ExpandVerifiedOption,
     JsonOption,
     ModelOption,
     ThreadsOption,
     parse_id,
+    parse_settings,
     print_json,
     read_box,
     shown,
@@ -31,6 +35,9 @@ def search(
     rerank: Annotated[
         int, typer.Option("--rerank", min=0, help="Candidates that are verified; 0: none.")
     ] = 100,
+    expand: ExpandOption = 0,
+    alpha: AlphaOption = 3.0,
+    expand_verified: ExpandVerifiedOption = False,
     html: Annotated[
         Path | None,
         typer.Option("--html", help="Folder for a page with the evidence and a PNG per pair."),
@@ -48,16 +55,22 @@ def search(
     delg search photos.delg query.jpg
     delg search photos.delg query.jpg --box 120,80,620,540 --html out/
     delg search photos.delg id:17 --top 5 --json
+    delg search photos.delg query.jpg --expand-verified
     """
     from opendelg.answers import response_as_dict
     from opendelg.collection import Collection
+    from opendelg.expansion import ExpansionConfig
     from opendelg.recipes import extractor_for
     from opendelg.search import SearchConfig, Searcher
 
     corners = read_box(box)
+    expansion = parse_settings(
+        ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
+    )
+    config = SearchConfig(top, rerank, expansion=expansion)
     with Collection.open(collection, read_only=True) as opened:
         extractor = extractor_for(opened, device, threads, model)
-        searcher = Searcher(opened, extractor, SearchConfig(top, rerank))
+        searcher = Searcher(opened, extractor, config)
         path, image_id, response = _search(searcher, query, corners)
         # First the answer: a full disk may cost the evidence, not more.
         if json:
@@ -101,6 +114,8 @@ def _write_evidence(
     side = query_side(path, response.query)
     evidences = [result_evidence(result, response.query, side) for result in response.results]
     settings = evidence_settings(searcher, shown(searcher.collection.folder))
+    if response.expanded_with is not None:
+        settings["Query"] = f"expanded with {_photos(len(response.expanded_with))}"
     remove_earlier_evidence(folder)
     write_page(side, box, evidences, folder, seconds=response.seconds, settings=settings)
     for evidence in evidences:
@@ -118,6 +133,8 @@ def _print(response: "SearchResponse", num_images: int) -> None:
         print("Not rated, as these weights have no model of `same`; the best photos are:")
     elif not any(found.is_confident for found in candidates):
         print("No confident match; the most similar photos are:")
+    if response.expanded_with is not None:
+        print(f"The query was expanded with {_photos(len(response.expanded_with))}")
     print("rank   same  inliers  similarity  photo")
     for result in response.results:
         found = result.candidate
@@ -128,3 +145,7 @@ def _print(response: "SearchResponse", num_images: int) -> None:
         )
     seconds = response.seconds
     print(f"{seconds['total']:.2f} s, of them {seconds['verify']:.2f} s of verification")
+
+
+def _photos(count: int) -> str:
+    return f"{count} photo" if count == 1 else f"{count} photos"

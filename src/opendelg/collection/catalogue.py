@@ -27,7 +27,7 @@ from opendelg.collection.connection import (
 )
 from opendelg.collection.packing import Precision
 from opendelg.collection.records import FileStat
-from opendelg.collection.schema import check_format
+from opendelg.collection.schema import check_format, upgrade
 from opendelg.errors import FormatError, OpenDelgError
 
 MAX_ID = 2**63 - 1  # SQLite's integers; a user may ask for any number
@@ -103,6 +103,8 @@ class Catalogue:
         try:
             with explained(path):
                 check_format(connection.sql, path)
+                if not read_only:
+                    upgrade(connection.sql)
             return cls(path, connection, read_only)
         except BaseException:
             connection.sql.close()
@@ -203,10 +205,26 @@ class Catalogue:
             raise self._damage("row about the whole")
         return State(*row)
 
-    def count(self) -> int:
-        """Number of images."""
-        (count,) = self.query("SELECT count(*) FROM images").fetchone()
+    def count(self, after: int = 0, up_to: int = MAX_ID) -> int:
+        """Number of images, or of those with ids in (after, up_to]."""
+        (count,) = self.query(
+            "SELECT count(*) FROM images WHERE id > ? AND id <= ?", (after, up_to)
+        ).fetchone()
         return int(count)
+
+    def dropped_since(self, revision: int) -> np.ndarray | None:
+        """Ids (K,) int64, ascending, whose descriptors were removed or replaced after a revision.
+
+        None if nobody knows: then whatever was made at that revision must be made anew.
+        """
+        state = self.state()
+        if state.rewritten_at <= revision:
+            return np.zeros(0, np.int64)
+        if not self.query("SELECT 1 FROM sqlite_master WHERE name = 'dropped'").fetchone():
+            return None
+        rows = self.query("SELECT DISTINCT image_id FROM dropped WHERE revision > ?", (revision,))
+        ids = np.sort(np.array([image_id for (image_id,) in rows], np.int64))
+        return None if 0 in ids else ids
 
     def fix_dimensions(self, global_dimensions: int, local_dimensions: int) -> None:
         """Sets the lengths of descriptors, once, when the first image is added."""
@@ -215,10 +233,12 @@ class Catalogue:
             (global_dimensions, local_dimensions),
         )
 
-    def _count_change(self, rewrites: bool) -> None:
+    def _count_change(self, dropped: int | None = None) -> None:
+        """Counts a change; `dropped` is the image whose descriptor it removed or replaced."""
         self.query("UPDATE collection SET revision = revision + 1")
-        if rewrites:
+        if dropped is not None:
             self.query("UPDATE collection SET rewritten_at = revision")
+            self.query("INSERT INTO dropped SELECT revision, ? FROM collection", (dropped,))
 
     # -- roots -------------------------------------------------------------------------------
 
@@ -274,7 +294,7 @@ class Catalogue:
         self.query("INSERT OR REPLACE INTO local_features VALUES (?, ?)", (image_id, image.record))
         self._seal(image_id)
         self.delete_failure(root_id, path)
-        self._count_change(rewrites)
+        self._count_change(image_id if rewrites else None)
         return image_id
 
     def put_stat(self, image_id: int, stat: FileStat) -> None:
@@ -284,7 +304,7 @@ class Catalogue:
             (stat.size, stat.mtime_ns, stat.sha256, image_id),
         )
         self._seal(image_id)
-        self._count_change(rewrites=False)
+        self._count_change()
 
     def delete_image(self, image_id: int) -> bool:
         """Removes an image and its features; whether there was one."""
@@ -292,7 +312,7 @@ class Catalogue:
             return False
         if self.query("DELETE FROM images WHERE id = ?", (image_id,)).rowcount == 0:
             return False
-        self._count_change(rewrites=True)
+        self._count_change(image_id)
         return True
 
     def put_failure(self, root_id: int, path: bytes, stat: FileStat, reason: str) -> None:
@@ -304,7 +324,7 @@ class Catalogue:
             "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)",
             (root_id, path, stat.size, stat.mtime_ns, stat.sha256, reason),
         )
-        self._count_change(rewrites=False)
+        self._count_change()
 
     def delete_failure(self, root_id: int, path: bytes) -> bool:
         """Forgets a failure; whether there was one."""
@@ -381,13 +401,15 @@ class Catalogue:
         ).fetchone()
         return None if row is None else row[0]
 
-    def descriptors_after(self, image_id: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(id, checksum, descriptor (D,) float32) for greater ids, in order of id."""
+    def descriptors_after(
+        self, image_id: int, up_to: int = MAX_ID
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """(id, checksum, descriptor (D,) float32) for ids in (image_id, up_to], ascending."""
         num_bytes = 4 * (self.state().global_dimensions or 0)
         for found_id, checksum, content in self.query(
             "SELECT image_id, checksum, descriptor FROM global_descriptors "
-            "WHERE image_id > ? ORDER BY image_id",
-            (image_id,),
+            "WHERE image_id > ? AND image_id <= ? ORDER BY image_id",
+            (image_id, up_to),
         ):
             if not is_intact(content, checksum) or len(content) != num_bytes:
                 raise self._damage(f"global descriptor of image {found_id}")

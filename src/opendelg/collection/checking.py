@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from opendelg.collection.catalogue import Catalogue, ImageFacts, State, is_intact
 from opendelg.collection.nearest import NearestIndex
 from opendelg.collection.packing import unpack_local
+from opendelg.collection.segments import open_segment, segment_problems
 from opendelg.errors import FormatError, OpenDelgError
 
 _ORPHANS = {
@@ -36,21 +38,44 @@ def catalogue_problems(catalogue: Catalogue) -> list[str]:
 
 def index_problems(catalogue: Catalogue, path: Path) -> list[str]:
     """Faults of the saved index.  One that is missing or out of date has none: it is derived."""
+    problems = [
+        f"{problem}; delete it, it is made again"
+        for segment in sorted(path.parent.glob("*.segment"))
+        for problem in (*segment_problems(segment), *_segment_differences(catalogue, segment))
+    ]
     if not path.exists():
-        return []
+        return problems
     loaded = NearestIndex.load(path)
     if loaded is None:
-        return [f"{path.name} is damaged or unreadable; the next search does without it"]
+        return [*problems, f"{path.name} is damaged or unreadable; the next search does without it"]
     index, stamp = loaded
     state = catalogue.state()
-    if (stamp.identity, stamp.revision) != (state.identity, state.revision):
-        return []
+    if (stamp.identity, stamp.revision) != (state.identity, state.revision) or len(index) == 0:
+        return problems
+    after = int(index.ids[0]) - 1
     rows = zip(index.ids.tolist(), index.descriptors(), strict=True)
     saved = ((image_id, row.tobytes()) for image_id, row in rows)
-    stored = ((image_id, row.tobytes()) for image_id, _, row in catalogue.descriptors_after(0))
-    if len(index) != catalogue.count() or any(a != b for a, b in zip(saved, stored, strict=False)):
-        return [f"{path.name} differs from the catalogue; delete it, it is made again"]
-    return []
+    stored = ((image_id, row.tobytes()) for image_id, _, row in catalogue.descriptors_after(after))
+    if len(index) != catalogue.count(after) or any(
+        a != b for a, b in zip(saved, stored, strict=False)
+    ):
+        problems.append(f"{path.name} differs from the catalogue; delete it, it is made again")
+    return problems
+
+
+def _segment_differences(catalogue: Catalogue, path: Path) -> Iterator[str]:
+    """Whether a segment of this catalogue holds other descriptors than were stored."""
+    segment, state = open_segment(path), catalogue.state()
+    if segment is None or segment.stamp.identity != state.identity:
+        return
+    dropped = catalogue.dropped_since(segment.stamp.revision)
+    if dropped is None:
+        return
+    for image_id, row in zip(segment.ids.tolist(), segment.descriptors, strict=True):
+        is_same = catalogue.descriptor_checksum(image_id) == zlib.crc32(row.tobytes())
+        if not is_same and image_id not in dropped:
+            yield f"{path.name} differs from the catalogue in image {image_id}"
+            return
 
 
 def digest(catalogue: Catalogue) -> str:

@@ -1,8 +1,9 @@
 """A collection: the images that were indexed, kept on disk and searched by descriptor.
 
-The folder holds `catalogue.sqlite` (all that is known), `nearest.faiss` (derived, may be
-deleted) and `writer.lock` (empty).  One process may write at a time; any number may read
-meanwhile, and each sees the images committed so far.
+The folder holds `catalogue.sqlite` (all that is known), `nearest.faiss` and, where there are
+many images, `nearest-*.segment` (derived, may be deleted), and `writer.lock` (empty).  One
+process may write at a time; any number may read meanwhile, and each sees the images committed so
+far.
 """
 
 import os
@@ -363,7 +364,10 @@ class Collection:
         return features
 
     def nearest(self, query_descriptor: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The min(k, N) images most similar to a query, exactly.
+        """The min(k, N) images most similar to a query: exactly, or nearly where there are many.
+
+        From 65,536 images on, one-bit codes choose what is measured exactly; they find at least
+        0.99 of the 100 nearest on average, or are not used (see `codes`).
 
         Args:
             query_descriptor: (D,) float32, unit length.

@@ -92,11 +92,10 @@ class NearestIndex:
         while True:
             rough, positions = self._index.index.search(query_descriptor[None], num_candidates)
             candidates = positions[0]
-            similarities = exact_similarities(rows[candidates], query_descriptor)
-            order = np.lexsort((self._ids[candidates], -similarities))[:k]
+            ids, similarities = measured(self._ids[candidates], rows[candidates], query_descriptor)
             # Whatever faiss left out is no better than its last candidate.
-            if num_candidates == len(self) or rough[0, -1] < similarities[order[-1]] - _ROUNDING:
-                return self._ids[candidates[order]], similarities[order]
+            if num_candidates == len(self) or rough[0, -1] < similarities[k - 1] - _ROUNDING:
+                return ids[:k], similarities[:k]
             num_candidates = min(len(self), 4 * num_candidates)
 
     def save(self, path: Path, stamp: Stamp) -> bool:
@@ -153,6 +152,15 @@ def exact_similarities(descriptors: np.ndarray, query_descriptor: np.ndarray) ->
     products = descriptors.astype(np.float64) * query_descriptor.astype(np.float64)
     similarities: np.ndarray = products.sum(axis=1).astype(np.float32)
     return similarities
+
+
+def measured(
+    ids: np.ndarray, rows: np.ndarray, query_descriptor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (K,) by exact similarity (K,) float32 of rows (K, D), best first, ties by id."""
+    similarities = exact_similarities(rows, query_descriptor)
+    order = np.lexsort((ids, -similarities))
+    return ids[order], similarities[order]
 
 
 def _faiss() -> Any:

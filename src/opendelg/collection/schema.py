@@ -10,8 +10,12 @@ from opendelg.collection.connection import explained
 from opendelg.errors import FormatError
 
 _APPLICATION_ID = 0x44454C47  # "DELG": marks the SQLite file as a catalogue
-_VERSION = 1  # of the tables, kept in user_version
+_VERSION = 2  # of the tables, kept in user_version; 1 had no table of dropped descriptors
 _COMPANIONS = ("-wal", "-shm", "-journal")  # files that SQLite keeps beside a database
+
+# Global descriptors that were removed or replaced, with the revision that did it; an index made
+# before leaves them out.  A row with image 0 says that the list begins at its revision.
+_DROPPED = "CREATE TABLE dropped (revision INTEGER NOT NULL, image_id INTEGER NOT NULL)"
 
 # Pages of 8 KiB: 2048 float32 and packed features fit with 4 % waste (16 KiB: 26 %), and are read
 # in fewer pieces than with 4 KiB.
@@ -60,6 +64,7 @@ CREATE TABLE local_features (
     image_id INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
     record BLOB NOT NULL
 );
+{_DROPPED};
 CREATE TABLE failures (
     root_id INTEGER NOT NULL REFERENCES roots (id),
     path BLOB NOT NULL,
@@ -112,12 +117,25 @@ def check_format(sql: sqlite3.Connection, path: Path) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         model.executescript(_SCHEMA)
         missing = _tables(model) - _tables(sql)
+        if version < _VERSION:
+            missing -= {("dropped", _DROPPED)}
     if missing:
         raise FormatError(
             f"catalogue must have the tables of version {_VERSION}, got others for "
             f"{sorted(name for name, _ in missing)} in {str(path)!r}; "
             "restore it from a copy or index the photos again"
         )
+
+
+def upgrade(sql: sqlite3.Connection) -> None:
+    """Gives a catalogue of version 1 the table that it lacks; does nothing to others."""
+    sql.execute("BEGIN IMMEDIATE")
+    (version,) = sql.execute("PRAGMA user_version").fetchone()
+    if version < _VERSION:
+        sql.execute(_DROPPED)
+        sql.execute("INSERT INTO dropped SELECT revision, 0 FROM collection")
+        sql.execute(f"PRAGMA user_version = {_VERSION}")
+    sql.execute("COMMIT")
 
 
 def _tables(sql: sqlite3.Connection) -> set[tuple[str, str]]:

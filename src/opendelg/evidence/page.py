@@ -2,25 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-
-from opendelg.evidence.layout import MAX_LINES, Layout, box_corners, side_by_side, stacked
-from opendelg.evidence.photos import Photo, jpeg_data_uri, read_photo
-from opendelg.evidence.records import Box, Evidence, Side
-from opendelg.evidence.vectors import Drawing, PlacedPhoto, draw_pair, svg_path
-from opendelg.evidence.wording import (
-    count,
-    headline,
-    numbers,
-    sentence,
-    short_verdict,
-    verdict_with_number,
-    visible,
+from opendelg.evidence.layout import MAX_LINES, box_corners
+from opendelg.evidence.pairs import (
+    CHANGED,
+    PHOTO_SIDE,
+    data_uri,
+    draw_both,
+    notes_on,
+    placed_photo,
+    shown_aspect,
 )
+from opendelg.evidence.photos import Photo, read_photo
+from opendelg.evidence.records import Box, Evidence, Side
+from opendelg.evidence.templates import page_template
+from opendelg.evidence.vectors import Drawing, PlacedPhoto, svg_path
+from opendelg.evidence.wording import headline
 from opendelg.evidence.writing import make_folder, write_whole
 
 _PAGE_NAME = "index.html"
@@ -32,12 +30,6 @@ _MIN_RESULT_BYTES = 24_000  # of pages with far more results; these may become l
 _THUMBNAIL_BYTES = 14_000
 _LINE_BYTES = 15_000  # what the lines of a pair take at most, and its texts
 _THUMBNAIL_SIDE = 360  # px
-_PHOTO_SIDE = 1280  # px
-_WIDE_HEIGHT = 1200  # units of the drawing, about 2 per px on a desktop screen
-_NARROW_WIDTH = 1200
-_GAP = 20
-_STACKED_FROM = 2.2  # sum of both aspects from which a phone shows the photos one above the other
-_CHANGED = "The file has changed since it was indexed: what is shown is not what was compared."
 
 
 @dataclass(frozen=True)
@@ -95,22 +87,22 @@ def page_html(
     settings: Mapping[str, str] | None = None,
 ) -> str:
     """The page of :func:`write_page`, whose arguments these are."""
-    query_photo = read_photo(query, _PHOTO_SIDE)
+    query_photo = read_photo(query, PHOTO_SIDE)
     # A box belongs to the photo that was searched, not to one that has taken its place.
     box = query_box if query_photo.is_as_indexed else None
-    placed_query = _placed("photo-query", query_photo, _MAX_QUERY_BYTES)
+    placed_query = placed_photo("photo-query", query_photo, _MAX_QUERY_BYTES)
     pairs = [
         _pair(number, evidence, query_photo, placed_query, box, len(evidences))
         for number, evidence in enumerate(evidences, 1)
     ]
     title, explanation = headline(evidences)
-    return _template().render(
+    return page_template("page.html.jinja", "page.css").render(
         title=title,
         explanation=explanation,
         query=query,
         query_photo=placed_query,
         query_problem=query_photo.problem,
-        query_notes=[_CHANGED] if query_photo.has_changed else [],
+        query_notes=[CHANGED] if query_photo.has_changed else [],
         query_box=query_box,
         query_box_path="" if box is None else svg_path([box_corners(box) + 0.5], closed=True),
         pairs=pairs,
@@ -128,71 +120,18 @@ def _pair(
     box: Box | None,
     num_results: int,
 ) -> _Pair:
-    photo = read_photo(evidence.database, _PHOTO_SIDE)
+    photo = read_photo(evidence.database, PHOTO_SIDE)
     share = (_MAX_PHOTO_BYTES - _MAX_QUERY_BYTES) // num_results - _THUMBNAIL_BYTES - _LINE_BYTES
     max_bytes = min(_MAX_RESULT_BYTES, max(_MIN_RESULT_BYTES, share))
-    placed = _placed(f"photo-{number}", photo, max_bytes)
-    has_matches = query.is_as_indexed and photo.is_as_indexed
-
-    def drawing(layout: Layout) -> Drawing:
-        return draw_pair(evidence, layout, placed_query, placed, box, has_matches)
-
-    aspects = query.size[0] / query.size[1] + photo.size[0] / photo.size[1]
-    narrow = stacked(query.size, photo.size, _NARROW_WIDTH, _GAP)
+    placed = placed_photo(f"photo-{number}", photo, max_bytes)
+    drawings = draw_both(evidence, query, placed_query, photo, placed, box)
     return _Pair(
         anchor=f"result-{number}",
         evidence=evidence,
         photo=placed,
-        thumbnail=_data_uri(photo, _THUMBNAIL_SIDE, _THUMBNAIL_BYTES),
-        aspect=min(3.0, max(0.4, photo.size[0] / photo.size[1])),
-        wide=drawing(side_by_side(query.size, photo.size, _WIDE_HEIGHT, _GAP)),
-        narrow=drawing(narrow) if aspects >= _STACKED_FROM else None,
-        notes=_notes(evidence, query, photo),
+        thumbnail=data_uri(photo, _THUMBNAIL_SIDE, _THUMBNAIL_BYTES),
+        aspect=shown_aspect(photo),
+        wide=drawings.wide,
+        narrow=drawings.narrow,
+        notes=notes_on(evidence, query, photo),
     )
-
-
-def _placed(name: str, photo: Photo, max_bytes: int) -> PlacedPhoto:
-    return PlacedPhoto(name, photo.size, _data_uri(photo, _PHOTO_SIDE, max_bytes))
-
-
-def _data_uri(photo: Photo, max_side: int, max_bytes: int) -> str:
-    return "" if photo.pixels is None else jpeg_data_uri(photo.pixels, max_side, max_bytes)
-
-
-def _notes(evidence: Evidence, query: Photo, photo: Photo) -> list[str]:
-    """What a reader of this pair must know besides the numbers."""
-    notes = []
-    if photo.problem:
-        notes.append(f"This photo cannot be shown: {photo.problem}.")
-    if photo.has_changed:
-        notes.append(_CHANGED)
-    elif query.has_changed:
-        notes.append("No lines are drawn, because the query photo has changed.")
-    elif evidence.num_inliers > MAX_LINES and query.is_as_indexed and photo.is_as_indexed:
-        notes.append(f"{MAX_LINES} of {evidence.num_inliers:,} lines are drawn.")
-    return notes
-
-
-def _template() -> Template:
-    folder = files("opendelg.evidence")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.globals.update(
-        css=Markup(folder.joinpath("page.css").read_text("utf-8")),
-        count=count,
-        numbers=numbers,
-        sentence=sentence,
-        short_verdict=short_verdict,
-        verdict_with_number=verdict_with_number,
-    )
-    return environment.from_string(folder.joinpath("page.html.jinja").read_text("utf-8"))
-
-
-def _shown(value: object) -> str:
-    """Everything that the template prints, made visible before it is escaped."""
-    return value if isinstance(value, Markup) else visible(str(value))

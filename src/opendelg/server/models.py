@@ -54,6 +54,7 @@ class SearchedQuery(QueryAnswer):
     """What was searched with, and what was found in it."""
 
     num_keypoints: int
+    expanded_with: list[int] | None
 
 
 class Result(Answer):
@@ -64,6 +65,7 @@ class Result(Answer):
     path: str
     size: Size
     similarity: float
+    expanded_similarity: float | None
     num_matches: int
     num_inliers: int
     same: Probability | None

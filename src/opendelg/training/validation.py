@@ -16,10 +16,10 @@ from opendelg.collection import Collection
 from opendelg.datasets.groups import GroupsDataset, read_groups
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import (
-    GroupsScores,
     evaluate_groups,
-    index_groups,
+    index_whole,
     plan_groups,
+    report_groups,
     require_positives,
 )
 from opendelg.image import find_images
@@ -80,10 +80,10 @@ class Validation(Callback):
         score = 0.0
         if trainer.is_global_zero:
             self._write(candidate)
-            scores = validate(candidate, self._dataset)
-            score = scores.verified.mean_average_precision
-            self._log(trainer, figures(scores))
-            logger.info("validation at step %d: %s", step, figures(scores))
+            figures = validate(candidate, self._dataset)
+            score = figures["validation_verified_mAP"]
+            self._log(trainer, figures)
+            logger.info("validation at step %d: %s", step, figures)
         score = trainer.strategy.broadcast(score)
         if score > self._best:
             self._best = score
@@ -94,24 +94,20 @@ class Validation(Callback):
             candidate.unlink()
 
 
-def figures(scores: GroupsScores) -> dict[str, float]:
-    """What is logged of an evaluation."""
-    return {
-        "validation_global_mAP": scores.global_stage.mean_average_precision,
-        "validation_verified_mAP": scores.verified.mean_average_precision,
-        "validation_global_recall_at_1": scores.global_stage.recall_at[1],
-        "validation_verified_recall_at_1": scores.verified.recall_at[1],
-    }
-
-
-def validate(weights: Path, dataset: GroupsDataset) -> GroupsScores:
-    """Search a dataset with a weights file, under the default profile."""
+def validate(weights: Path, dataset: GroupsDataset) -> dict[str, float]:
+    """Figures of a search through a dataset with a weights file, under the default profile."""
     extractor = make_extractor(str(weights))
     with tempfile.TemporaryDirectory(prefix="delg-") as folder:
         made = Collection.create(Path(folder), recipe_of(extractor), extractor.config.precision)
         with made as collection:
-            index_groups(collection, extractor, plan_groups(dataset, collection))
-            return evaluate_groups(dataset, collection, extractor)
+            index_whole(collection, extractor, plan_groups(dataset, collection))
+            run = evaluate_groups(dataset, collection, extractor)
+    figures = report_groups(run).figures
+    return {
+        f"validation_{stage}_{name}": figures[stage][measure]
+        for measure, name in (("mAP", "mAP"), ("R@1", "recall_at_1"))
+        for stage in ("global", "verified")
+    }
 
 
 def validation_set(config: ValidationConfig, root: Path = Path()) -> GroupsDataset:

@@ -1,0 +1,77 @@
+"""Figures of any run, fresh or saved, by its protocol."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from opendelg.errors import OpenDelgError
+from opendelg.evaluation.groups import measure_groups, report_groups
+from opendelg.evaluation.places import measure_places, report_places
+from opendelg.evaluation.report import Measures, Report
+from opendelg.evaluation.runs import Run
+from opendelg.metrics.bootstrap import Statistic
+from opendelg.metrics.revisited import GroundTruth
+
+
+def report(run: Run) -> Report:
+    """The figures of a run.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    match run.protocol:
+        case "groups":
+            return report_groups(run)
+        case "places":
+            return report_places(run)
+        case _:
+            raise _unknown(run)
+
+
+def measures(run: Run) -> Measures:
+    """The figures of each query, by stage and measure; NaN where a mean leaves the query out.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    match run.protocol:
+        case "groups":
+            return measure_groups(run)
+        case "places":
+            return measure_places(run)
+        case _:
+            raise _unknown(run)
+
+
+def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
+    """Figures that are no means over queries, by stage and name, to be computed of any queries.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    match run.protocol:
+        case "groups":
+            return {}
+        case _:
+            raise _unknown(run)
+
+
+def truths(run: Run, measure: str) -> list[GroundTruth]:
+    """What each query should find, and what counts as neither right nor wrong, under a measure.
+
+    Raises:
+        OpenDelgError: If its protocol is not known here.
+    """
+    nothing = np.zeros(0, np.int64)
+    match run.protocol:
+        case "groups":
+            return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+        case _:
+            raise _unknown(run)
+
+
+def _unknown(run: Run) -> OpenDelgError:
+    return OpenDelgError(
+        f"protocol must be one that this version evaluates, got {run.protocol!r}; "
+        "the run was written by another version of opendelg"
+    )
