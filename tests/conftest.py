@@ -16,6 +16,7 @@ from opendelg.indexing import index_photos, plan_indexing
 from opendelg.model import Delg, ModelConfig
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.runtime import Runtime, choose_runtime
+from opendelg.same import SameModel
 from opendelg.weights import Weights, read_weights, write_weights
 
 TINY = ModelConfig(
@@ -33,10 +34,10 @@ TINY = ModelConfig(
 
 
 @pytest.fixture(scope="session")
-def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelConfig], Weights]:
+def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Weights]:
     """Write and read back seeded weights of any shape, batch norms included."""
 
-    def make(config: ModelConfig) -> Weights:
+    def make(config: ModelConfig, same: SameModel | None = None) -> Weights:
         generator = torch.Generator().manual_seed(7)
         with torch.random.fork_rng():
             torch.manual_seed(7)
@@ -47,7 +48,7 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelCon
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + low)
         path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
         state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        write_weights(path, "tiny", state, config, score_threshold=0.0)
+        write_weights(path, "tiny", state, config, score_threshold=0.0, same=same)
         return read_weights(path)
 
     return make

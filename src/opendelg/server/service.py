@@ -137,7 +137,9 @@ class Service:
     ) -> Query:
         known = self.queries.get(token)
         if known is not None:
-            return replace(known, path=name)
+            known = replace(known, path=name)
+            self.queries.put(known)
+            return known
         prepared = await self.run(self.decoders, self._prepare, photo, box)
         features = await self._extract(prepared, is_gone)
         query = Query(token, name, None, box, features, photo)

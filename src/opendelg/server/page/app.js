@@ -79,6 +79,7 @@ function begin(source) {
   byId("start-problem").hidden = true;
   query.begin(source);
   if (source.isPart) return; // the photos stay until the answer for the part of it is there
+  byId("search").classList.remove("is-unanswered");
   answers.wait();
   box.show(null, null);
   scrollTo({ top: 0, behavior: "instant" });
@@ -100,6 +101,7 @@ function showSearchProblem(error, retry) {
   const { title, text } = explain(error);
   const isForgotten = error.status === 404;
   answers.clear();
+  byId("search").classList.toggle("is-unanswered", !run.answer); // nothing to draw on or to save
   byId("answer-title").textContent = title.replace(/\.$/, "");
   byId("answer-status").textContent = "";
   document.title = titled(title);
