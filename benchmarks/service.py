@@ -56,7 +56,7 @@ def main() -> None:
         first = library_rate(large, photos, options.seconds / 3)
         load = serve_and_load(large, photos, options.clients, options.seconds)
         second = library_rate(large, photos, options.seconds / 3)
-    report(load, first, second, options.seconds)
+    report(load, first, second)
 
 
 def repeat_images(source: Path, folder: Path, count: int) -> None:
@@ -105,6 +105,7 @@ class Load:
     times: list[float] = field(default_factory=list)  # s of each answer
     refusals: Counter[int] = field(default_factory=Counter)  # by status
     memory: list[int] = field(default_factory=list)  # bytes resident, once a second
+    seconds: float = 0.0  # from the first request to the last answer
     cached: float = 0.0  # bytes of queries kept at the end
 
 
@@ -122,7 +123,8 @@ def serve_and_load(folder: Path, photos: list[bytes], clients: int, seconds: flo
         load, numbers = Load(), itertools.count()
         with Client(url) as client:  # warm
             client.search(photos[0])
-        end = time.perf_counter() + seconds
+        started = time.perf_counter()
+        end = started + seconds
         threads = [
             threading.Thread(target=search_until, args=(url, photos, numbers, end, load))
             for _ in range(clients)
@@ -134,6 +136,7 @@ def serve_and_load(folder: Path, photos: list[bytes], clients: int, seconds: flo
             time.sleep(LOOK_SECONDS)
         for thread in threads:
             thread.join()
+        load.seconds = time.perf_counter() - started
         with urllib.request.urlopen(f"{url}/metrics") as answer:
             text = answer.read().decode()
         (cached,) = re.findall(r"^delg_query_cache_bytes (\S+)", text, re.MULTILINE)
@@ -167,11 +170,10 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
-def report(load: Load, first: float, second: float, seconds: float) -> None:
+def report(load: Load, first: float, second: float) -> None:
     """Print what was measured."""
     library = (first + second) / 2
-    # Answers under way at the end are finished: counted by time, as their work was done in it.
-    rate = len(load.times) / max(seconds, 1e-9)
+    rate = len(load.times) / load.seconds
     p50, p95 = (
         statistics.quantiles(load.times, n=100)[percent - 1] if len(load.times) > 1 else np.nan
         for percent in (50, 95)
@@ -181,7 +183,9 @@ def report(load: Load, first: float, second: float, seconds: float) -> None:
     middle = len(megabytes) // 2
     print(f"library alone   {first:.2f} and {second:.2f} searches/s, before and after")
     print(f"service         {rate:.2f} searches/s, {100 * rate / library:.0f} % of the library")
-    print(f"answers         p50 {p50:.2f} s, p95 {p95:.2f} s, refused: {refusals or 'none'}")
+    print(
+        f"answers         {len(load.times)}, p50 {p50:.2f} s, p95 {p95:.2f} s, refused: {refusals or 'none'}"
+    )
     print(
         f"memory          {megabytes[0]:.0f} MB at first, {megabytes[middle]:.0f} MB half way, "
         f"{megabytes[-1]:.0f} MB at the end, of them {load.cached / 2**20:.0f} MB of queries kept"
