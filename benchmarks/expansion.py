@@ -128,7 +128,7 @@ class Bench:
                         lambda rows, number=number: self.compare(number, rows),  # type: ignore[misc]
                         config,
                         int(self.own[number]),
-                    )
+                    ).ids
                 )
                 advance(number)
         return before, mean_scores(rankings, self.positives, RECALL_AT)

@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from opendelg.evaluation.failures import find_failures
-from opendelg.evaluation.failures_shown import PhotoFeatures, Photos, extractor_of, show_failures
+from opendelg.evaluation.failures_shown import (
+    PhotoFeatures,
+    Photos,
+    extractor_of,
+    show_failures,
+    verification_of,
+)
 from opendelg.evaluation.runs import Run, read_run, write_run
 from opendelg.weights import Weights
 from tests.conftest import draw_image
@@ -72,7 +78,7 @@ def inliers_shown(saved: Saved, run: Run) -> list[tuple[int | None, int]]:
     photos = Photos(run, saved.images)
     with PhotoFeatures(extractor_of(run)) as features:
         features.extract(features.missing(saved.images.iterdir()), None)
-        (shown,) = show_failures(run, "mAP", failures, photos, features)
+        (shown,) = show_failures(run, "verified", "mAP", failures, photos, features)
     drawn = [evidence.num_inliers for _, evidence in shown.pairs]
     (failure,) = failures
     kept = [found.num_inliers for found in (failure.wrong, failure.missed) if found is not None]
@@ -90,13 +96,21 @@ def test_a_query_with_a_box_is_extracted_inside_it(saved: Saved) -> None:
     run = read_run(saved.run)
     boxes = np.array([[0, 0, 96, 128]] * 3, np.float64)
     failures = find_failures(run, "verified", "mAP", 1).worst
-    boxed = replace(run, extra={"query_boxes": boxes})
+    boxed = replace(run, extra={"boxes": boxes})
     with PhotoFeatures(extractor_of(run)) as features:
         features.extract(features.missing(saved.images.iterdir()), None)
-        (shown,) = show_failures(boxed, "mAP", failures, Photos(boxed, saved.images), features)
+        photos = Photos(boxed, saved.images)
+        (shown,) = show_failures(boxed, "verified", "mAP", failures, photos, features)
     assert shown.box == (0, 0, 96, 128)
     assert shown.query.size == (192, 128)
     assert shown.pairs[0][1].query_points[:, 0].max() < 96
+
+
+def test_official_stages_are_verified_the_official_way(saved: Saved) -> None:
+    run = read_run(saved.run)
+    both = replace(run, about={**run.about, "official_verification": {"mode": "paper"}})
+    assert verification_of(both, "official hard").mode == "paper"
+    assert verification_of(both, "verified hard").mode == "standard"
 
 
 def test_a_photo_that_is_gone_costs_only_its_lines(

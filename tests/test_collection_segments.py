@@ -252,3 +252,12 @@ def test_where_codes_do_not_serve_all_are_read(tmp_path, root, monkeypatch):
         assert segment.num_candidates == EXHAUSTIVE
         monkeypatch.setattr(Codes, "search", None)
         assert_exact(collection)
+
+
+def test_info_says_how_a_search_goes(collection, tmp_path, root):
+    assert collection.info().search == (
+        "one-bit codes of 80 images in 2 segments, the best 200 measured exactly "
+        "(recall at 100 of at least 0.99), and 20 images exactly"
+    )
+    with make(tmp_path / "few", root, 3) as few:
+        assert few.info().search == "exact, 3 images"

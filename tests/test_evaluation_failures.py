@@ -66,8 +66,9 @@ def test_a_positive_that_was_not_kept_is_missed_without_rank() -> None:
 
 
 def test_junk_is_neither_right_nor_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    truths = [GroundTruth(positives, ids(3)) for positives in make_run().truth["positives"]]
     monkeypatch.setattr(
-        module, "truths", lambda run, _: [GroundTruth(p, ids(3)) for p in run.truth["positives"]]
+        module, "judged", lambda run, stage: list(zip(run.stages[stage], truths, strict=True))
     )
     worst = found().worst[0]
     assert [result.mark for result in worst.results] == ["junk", "wrong", "right"]

@@ -71,15 +71,23 @@ def _stages(
     runs: "list[Run]", stage: str | None, other_stage: str | None, is_one_run: bool
 ) -> tuple[str, str]:
     """What is compared: of one run its first and last stage, of two the last they share."""
-    first, second = (list(run.stages) for run in runs)
+    from opendelg.errors import OpenDelgError
+    from opendelg.evaluation import scoring
+
+    first, second = (scoring.stages(run) for run in runs)
+    if not first:
+        raise OpenDelgError("runs must have figures, got none in the first; has it ground truth?")
     if is_one_run:
-        pair = stage or first[0], other_stage or first[-1]
-        if pair[0] == pair[1]:
+        stage = stage or first[0]
+        level = stage.partition(" ")[2]  # such as hard: stages of one level are compared
+        of_level = [name for name in first if name.partition(" ")[2] == level]
+        other = other_stage or (of_level or [stage])[-1]
+        if stage == other:
             raise typer.BadParameter(
-                f"other-stage must be another stage than {pair[0]!r} of a single run",
+                f"other-stage must be another stage than {stage!r} of a single run",
                 param_hint="--other-stage",
             )
-        return pair
+        return stage, other
     common = [name for name in first if name in second]
     chosen = stage or other_stage or (common or first)[-1]
     return chosen, other_stage or chosen

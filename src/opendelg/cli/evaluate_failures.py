@@ -59,11 +59,11 @@ def failures(
         show_failures,
     )
     from opendelg.evaluation.runs import read_run
-    from opendelg.evaluation.scoring import measures
+    from opendelg.evaluation.scoring import measures, stages
     from opendelg.evidence import failures_title, write_failures_page
 
     saved = read_run(run)
-    stage = stage or list(saved.stages)[-1]
+    stage = stage or (stages(saved) or [""])[-1]
     measure = measure or next(iter(measures(saved).get(stage, {})), "any")
     found = find_failures(saved, stage, measure, worst)
     photos = Photos(saved, images)
@@ -79,7 +79,7 @@ def failures(
         with progress("extracting", len(missing)) as advance:
             features.extract(missing, advance)
         with progress("matching", len(found.worst)) as advance:
-            queries = show_failures(saved, measure, found.worst, photos, features, advance)
+            queries = show_failures(saved, stage, measure, found.worst, photos, features, advance)
         page = write_failures_page(
             queries,
             out,

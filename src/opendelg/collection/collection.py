@@ -429,6 +429,7 @@ class Collection:
                 local_dimensions=state.local_dimensions,
                 roots=tuple(Path(place) for place in self._roots().locations.values()),
                 num_bytes=_bytes_below(self.folder),
+                search=self._index.described(),
                 revision=state.revision,
             )
 

@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from opendelg.collection.catalogue import Catalogue, State
+from opendelg.collection.codes import RECALL_AT, RECALL_TARGET
 from opendelg.collection.combined import CombinedIndex, LiveSegment
 from opendelg.collection.nearest import NearestIndex, Stamp
-from opendelg.collection.segments import Segment, SegmentStamp, open_segment, write_segment
+from opendelg.collection.segments import (
+    EXHAUSTIVE,
+    Segment,
+    SegmentStamp,
+    open_segment,
+    write_segment,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +75,23 @@ class CurrentIndex:
             if path not in used:
                 with contextlib.suppress(OSError):  # another process may have it open
                     path.unlink()
+
+    def described(self) -> str:
+        """How a search of the current snapshot goes, in words; nothing is built for that."""
+        state = self._catalogue.state()
+        count = self._catalogue.count()
+        segments = self._segments or self._open_segments(state)
+        if not segments:
+            return f"exact, {count} images"
+        covered = self._catalogue.count(0, segments[-1].last_id)
+        exhaustive = sum(segment.num_candidates == EXHAUSTIVE for segment in segments)
+        candidates = max(segment.num_candidates for segment in segments)
+        return (
+            f"one-bit codes of {covered} images in {len(segments)} segments, the best "
+            f"{max(candidates, 0)} measured exactly (recall at {RECALL_AT} of at least "
+            f"{RECALL_TARGET}), and {count - covered} images exactly"
+            + (f"; {exhaustive} segments read whole, as codes do not serve" if exhaustive else "")
+        )
 
     # -- the rows after the segments ---------------------------------------------------------
 
@@ -141,9 +165,11 @@ class CurrentIndex:
             return False
         stamp = SegmentStamp(state.identity, state.revision, self._after_segments(), last_checksum)
         segment = self._written(stamp, index.ids, index.descriptors())
-        if segment is not None:
-            self._segments.append(segment)
-        return segment is not None
+        if segment is None:
+            return False
+        self._segments.append(segment)
+        _log.info("descriptors up to image %d are searched by codes from now on", segment.last_id)
+        return True
 
     def _written(
         self, stamp: SegmentStamp, ids: np.ndarray, descriptors: np.ndarray

@@ -58,4 +58,5 @@ class CollectionInfo:
     local_dimensions: int | None
     roots: tuple[Path, ...]  # where the photos are expected now
     num_bytes: int  # on disk, search structure included
+    search: str  # how the nearest global descriptors are found, in words
     revision: int  # grows with every change

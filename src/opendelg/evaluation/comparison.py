@@ -17,7 +17,7 @@ import numpy as np
 
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.runs import Run
-from opendelg.evaluation.scoring import measures, pooled
+from opendelg.evaluation.scoring import measures, pooled, stages
 from opendelg.metrics.bootstrap import Estimate, Statistic, bootstrap, mean_of
 from opendelg.whole_files import replacing
 
@@ -30,7 +30,7 @@ class Side:
     """One of the two that are compared."""
 
     run: Run
-    stage: str
+    stage: str  # one of `scoring.stages`
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,13 @@ def compare_stages(first: Side, second: Side) -> Comparison:
     a, b = first.run, second.run
     if a.protocol != b.protocol:
         raise OpenDelgError(f"runs must be of one protocol, got {a.protocol!r} and {b.protocol!r}")
-    for side in (first, second):
-        if side.stage not in side.run.stages:
-            known = ", ".join(side.run.stages)
-            raise OpenDelgError(f"stage must be one of {known}, got {side.stage!r}")
     rows_a, rows_b = _common_rows(a, b)
     if a is not b:
         _require_same_truth(a, b, rows_a, rows_b)
+    for side in (first, second):
+        known = stages(side.run)
+        if side.stage not in known:
+            raise OpenDelgError(f"stage must be one of {', '.join(known)}, got {side.stage!r}")
     figures = (
         *_mean_figures(first, second, rows_a, rows_b),
         *_pooled_figures(first, second, rows_a, rows_b),

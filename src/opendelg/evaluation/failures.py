@@ -9,7 +9,7 @@ import numpy as np
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.ranking import NOT_VERIFIED, Ranking
 from opendelg.evaluation.runs import Run
-from opendelg.evaluation.scoring import measures, truths
+from opendelg.evaluation.scoring import judged, measures
 from opendelg.metrics.revisited import GroundTruth
 
 NUM_RESULTS = 5  # of a ranking that are shown
@@ -54,7 +54,7 @@ def find_failures(run: Run, stage: str, measure: str, count: int) -> Failures:
 
     Args:
         run: With rankings and ground truth.
-        stage: Which rankings.
+        stage: One of `scoring.stages`.
         measure: A mean over queries, such as "mAP".
         count: How many at most.
 
@@ -71,8 +71,8 @@ def find_failures(run: Run, stage: str, measure: str, count: int) -> Failures:
         raise OpenDelgError(f"measure must be one of {known}, got {measure!r}")
     values = by_stage[stage][measure]
     failures = [
-        _failure(query, float(values[query]), run.stages[stage][query], truth)
-        for query, truth in enumerate(truths(run, measure))
+        _failure(query, float(values[query]), ranking, truth)
+        for query, (ranking, truth) in enumerate(judged(run, stage))
         if values[query] < PERFECT  # not so for NaN
     ]
     failures.sort(key=lambda failure: (failure.value, -(failure.first_right or np.inf)))

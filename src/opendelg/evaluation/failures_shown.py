@@ -135,10 +135,18 @@ class PhotoFeatures:
 
 def boxes(run: Run) -> list[Box | None]:
     """The part of each query that was searched for, px of its photo; None: all of it."""
-    known = run.extra.get("query_boxes")
+    known = run.extra.get("boxes")
     if known is None:
         return [None] * len(run.queries)
     return [(float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in known]
+
+
+def verification_of(run: Run, stage: str) -> VerificationSettings:
+    """How pairs were verified at a stage."""
+    known = run.about.get("search", {}).get("verification", {})
+    if stage.startswith("official"):
+        known = run.about.get("official_verification", known)
+    return read_settings(VerificationSettings, known, "the run")
 
 
 def photos_of(failures: Sequence[Failure], photos: Photos) -> list[Path]:
@@ -152,6 +160,7 @@ def photos_of(failures: Sequence[Failure], photos: Photos) -> list[Path]:
 
 def show_failures(
     run: Run,
+    stage: str,
     measure: str,
     failures: Sequence[Failure],
     photos: Photos,
@@ -162,15 +171,14 @@ def show_failures(
 
     Args:
         run: What they were found in.
+        stage: At which they were found.
         measure: By which they were found.
         failures: Worst first.
         photos: Where the photos lie.
         features: Of the queries without box, and of the photos that are drawn.
         progress: Called with the number of each failure that is done.
     """
-    settings = read_settings(
-        VerificationSettings, run.about.get("search", {}).get("verification", {}), "the run"
-    )
+    settings = verification_of(run, stage)
     shown = []
     for number, failure in enumerate(failures):
         box = boxes(run)[failure.query]

@@ -7,6 +7,7 @@ import numpy as np
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
 from opendelg.evaluation.places import measure_places, report_places
+from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report
 from opendelg.evaluation.runs import Run
 from opendelg.metrics.bootstrap import Statistic
@@ -50,22 +51,28 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups":
+        case "groups" | "places":
             return {}
         case _:
             raise _unknown(run)
 
 
-def truths(run: Run, measure: str) -> list[GroundTruth]:
-    """What each query should find, and what counts as neither right nor wrong, under a measure.
+def stages(run: Run) -> list[str]:
+    """What the figures of a run are told apart by; a level of difficulty may be part of it."""
+    return list(dict.fromkeys([*measures(run), *pooled(run)]))
+
+
+def judged(run: Run, stage: str) -> list[tuple[Ranking, GroundTruth]]:
+    """The ranking of each query and what it is held against, at one of `stages`.
 
     Raises:
         OpenDelgError: If its protocol is not known here.
     """
-    nothing = np.zeros(0, np.int64)
     match run.protocol:
-        case "groups":
-            return [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+        case "groups" | "places":
+            nothing = np.zeros(0, np.int64)
+            truths = [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
+            return list(zip(run.stages[stage], truths, strict=True))
         case _:
             raise _unknown(run)
 
