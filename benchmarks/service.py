@@ -184,7 +184,8 @@ def report(load: Load, first: float, second: float) -> None:
     print(f"library alone   {first:.2f} and {second:.2f} searches/s, before and after")
     print(f"service         {rate:.2f} searches/s, {100 * rate / library:.0f} % of the library")
     print(
-        f"answers         {len(load.times)}, p50 {p50:.2f} s, p95 {p95:.2f} s, refused: {refusals or 'none'}"
+        f"answers         {len(load.times)}, p50 {p50:.2f} s, p95 {p95:.2f} s, "
+        f"refused: {refusals or 'none'}"
     )
     print(
         f"memory          {megabytes[0]:.0f} MB at first, {megabytes[middle]:.0f} MB half way, "
