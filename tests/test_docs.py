@@ -42,7 +42,7 @@ def test_documents_show_only_commands_that_exist() -> None:
     shown = set(
         re.findall(
             r"^delg (?!-)([a-z]+(?: (?:groups|places|rescore|compare|failures|reproduce"
-            r"|list|info|download|import|check)\b)?)",
+            r"|gldv2-retrieval|gldv2-recognition|list|info|download|import|check)\b)?)",
             TEXT,
             re.MULTILINE,
         )

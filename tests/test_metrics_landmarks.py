@@ -11,6 +11,7 @@ from opendelg.metrics.landmarks import (
     is_right,
     precision_at,
     precisions_of_predictions,
+    resampled_global_average_precision,
 )
 
 FOLDER = Path(__file__).parent / "cases" / "metrics"
@@ -149,3 +150,39 @@ def test_malformed_predictions_are_errors(images, confidences, message) -> None:
 def test_at_least_one_result_is_looked_at(measure) -> None:
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         measure(ids(1), ids(1), 0)
+
+
+# Images drawn again.
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_images_drawn_again_are_images_more(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    num_images = int(generator.integers(2, 30))
+    images = generator.permutation(num_images).astype(np.uint64)
+    landmarks = generator.integers(-1, 4, num_images)
+    confidences = generator.integers(0, 6, num_images) / 4
+    truths = [generator.permutation(4)[: generator.integers(0, 3)] for _ in images]
+    truths[0] = ids(1)
+    is_counted = generator.random(num_images) < 0.7
+    is_counted[0] = True
+    chosen = generator.integers(0, num_images, (5, num_images))
+    chosen[:, 0] = 0
+    statistic = resampled_global_average_precision(
+        images, landmarks, confidences, truths, is_counted
+    )
+    rows = [
+        (int(images[i]), int(landmarks[i]), float(confidences[i]), truths[i].tolist())
+        for i in range(num_images)
+    ]
+    expected = [
+        plain_gap([rows[i] for i in draw if is_counted[i]], False) for draw in chosen.tolist()
+    ]
+    assert statistic(chosen) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_draw_without_any_landmark_is_no_success() -> None:
+    statistic = resampled_global_average_precision(
+        np.uint64([1, 2]), ids(5, 6), np.float64([1, 2]), [ids(5), ids()], np.array([True, True])
+    )
+    assert statistic(np.array([[1, 1], [0, 0]])).tolist() == [0.0, 1.0]

@@ -9,6 +9,7 @@ from opendelg.cli.demo import demo
 from opendelg.cli.evaluate import evaluate
 from opendelg.cli.evaluate_compare import compare
 from opendelg.cli.evaluate_failures import failures
+from opendelg.cli.evaluate_landmarks import gldv2_recognition, gldv2_retrieval
 from opendelg.cli.evaluate_places import places
 from opendelg.cli.extract import extract
 from opendelg.cli.index import index
@@ -33,6 +34,8 @@ app = typer.Typer(
 for command in (index, search, serve, match, extract, train, info, verify, remove, demo):
     app.command()(command)
 evaluate.command()(places)
+evaluate.command("gldv2-retrieval")(gldv2_retrieval)
+evaluate.command("gldv2-recognition")(gldv2_recognition)
 evaluate.command()(compare)
 evaluate.command()(failures)
 app.add_typer(evaluate, name="evaluate")

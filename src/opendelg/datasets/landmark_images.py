@@ -44,7 +44,7 @@ class LandmarkImages:
 
     def name(self, position: int) -> Path:
         """The path of an image; of one in a tar, below the tar as if it were a folder."""
-        name = _unpacked_name(id_text(int(self.ids[position])))
+        name = unpacked_name(id_text(int(self.ids[position])))
         tar = int(self.tars[position])
         return self.folder / name if tar == UNPACKED else self.folder / self.tar_names[tar] / name
 
@@ -111,5 +111,6 @@ def _unpacked_ids(folder: Path) -> Iterator[int]:
                         yield int(name[1], 16)
 
 
-def _unpacked_name(image_id: str) -> str:
+def unpacked_name(image_id: str) -> str:
+    """The path of an image below the folder of its split, by its 16 digits."""
     return f"{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"

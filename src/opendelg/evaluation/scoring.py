@@ -6,6 +6,16 @@ import numpy as np
 
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import measure_groups, report_groups
+from opendelg.evaluation.landmark_recognition import (
+    measure_landmark_recognition,
+    pooled_landmark_recognition,
+    report_landmark_recognition,
+    truths_of_landmarks,
+)
+from opendelg.evaluation.landmark_retrieval import (
+    measure_landmark_retrieval,
+    report_landmark_retrieval,
+)
 from opendelg.evaluation.places import measure_places, report_places
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report
@@ -23,6 +33,10 @@ def report(run: Run) -> Report:
     match run.protocol:
         case "groups":
             return report_groups(run)
+        case "gldv2-retrieval":
+            return report_landmark_retrieval(run)
+        case "gldv2-recognition":
+            return report_landmark_recognition(run)
         case "places":
             return report_places(run)
         case _:
@@ -38,6 +52,10 @@ def measures(run: Run) -> Measures:
     match run.protocol:
         case "groups":
             return measure_groups(run)
+        case "gldv2-retrieval":
+            return measure_landmark_retrieval(run)
+        case "gldv2-recognition":
+            return measure_landmark_recognition(run)
         case "places":
             return measure_places(run)
         case _:
@@ -51,8 +69,10 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups" | "places":
+        case "groups" | "places" | "gldv2-retrieval":
             return {}
+        case "gldv2-recognition":
+            return pooled_landmark_recognition(run)
         case _:
             raise _unknown(run)
 
@@ -69,10 +89,12 @@ def judged(run: Run, stage: str) -> list[tuple[Ranking, GroundTruth]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups" | "places":
+        case "groups" | "places" | "gldv2-retrieval":
             nothing = np.zeros(0, np.int64)
             truths = [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
             return list(zip(run.stages[stage], truths, strict=True))
+        case "gldv2-recognition":
+            return list(zip(run.stages[stage], truths_of_landmarks(run), strict=True))
         case _:
             raise _unknown(run)
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from opendelg.metrics.bootstrap import Statistic
+
 MAX_PREDICTIONS = 100  # of a query; metrics.py, MeanAveragePrecision
 NO_LANDMARK = -1  # instead of a landmark: nothing is predicted
 
@@ -123,6 +125,42 @@ def global_average_precision(
     )
     counted = added[~np.isnan(added)]
     return float(counted.mean()) if len(counted) else float("nan")
+
+
+def resampled_global_average_precision(
+    image_ids: np.ndarray,
+    landmarks: np.ndarray,
+    confidences: np.ndarray,
+    truths: Sequence[np.ndarray],
+    is_counted: np.ndarray,
+) -> Statistic:
+    """The figure of images drawn with replacement, as a statistic for `bootstrap`.
+
+    An image that is drawn again is an image more, with the same prediction and place in the list.
+
+    Args:
+        image_ids: (Q,) uint64, distinct.
+        landmarks: (Q,) int64 predictions or NO_LANDMARK.
+        confidences: (Q,) float64.
+        truths: Q arrays (L,) int64.
+        is_counted: (Q,) bool; of images drawn, the others are left out.
+    """
+    listed = np.flatnonzero(is_counted & (landmarks != NO_LANDMARK))
+    order = listed[np.lexsort((landmarks[listed], image_ids[listed], -confidences[listed]))]
+    places = np.full(len(image_ids), len(order), np.int32)  # behind the list: never right
+    places[order] = np.arange(len(order))
+    right_at = np.array([landmarks[image] in truths[image] for image in order.tolist()] + [False])
+    shows_landmark = is_counted & np.array([len(truth) > 0 for truth in truths], bool)
+
+    def statistic(chosen: np.ndarray) -> np.ndarray:
+        right = right_at[np.sort(places[chosen], axis=1)]
+        precision = np.cumsum(right, axis=1) / np.arange(1, chosen.shape[1] + 1)
+        # A draw without any landmark has nothing to find, and finds nothing.
+        num_landmarks = np.maximum(shows_landmark[chosen].sum(axis=1), 1)
+        figures: np.ndarray = (precision * right).sum(axis=1) / num_landmarks
+        return figures
+
+    return statistic
 
 
 def is_right(landmarks: np.ndarray, truths: Sequence[np.ndarray]) -> np.ndarray:
