@@ -107,10 +107,25 @@ def test_other_files_are_an_error_that_names_them(
         read_matlab(tmp_path / "file.mat")
 
 
-def test_an_array_of_structs_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1)])
+def test_arrays_of_structs_are_lists_of_dicts(tmp_path: Path, shape: tuple[int, int]) -> None:
+    array = np.zeros(shape, dtype=[("name", object), ("hard", object)])
+    array.ravel()[0] = ("a", np.array([1, 2]))
+    array.ravel()[1] = ("b", np.array([3]))
+    found: Any = read_matlab(written(tmp_path, {"x": array}))["x"]
+    assert [row["name"] for row in found] == ["a", "b"]
+    assert [row["hard"].tolist() for row in found] == [[[1, 2]], [[3]]]
+
+
+def test_more_structs_than_the_file_has_values_for_are_damage(tmp_path: Path) -> None:
     array = np.zeros((1, 2), dtype=[("a", object)])
-    with pytest.raises(FormatError, match="must be a single one"):
-        read_matlab(written(tmp_path, {"x": array}))
+    path = written(tmp_path, {"x": array}, compress=False)
+    data = path.read_bytes()
+    shape = struct.pack("<ii", 1, 2)
+    assert data.count(shape) == 1
+    path.write_bytes(data.replace(shape, struct.pack("<ii", 1, 2**30)))
+    with pytest.raises(FormatError, match="must be undamaged, got '2 values for 1073741824"):
+        read_matlab(path)
 
 
 def test_endless_nesting_is_refused(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_every_command_has_help_with_an_example(name: str, command: Any) -> None
 def test_documents_show_only_commands_that_exist() -> None:
     shown = set(
         re.findall(
-            r"^delg (?!-)([a-z]+(?: (?:groups|places|rescore|compare|failures|reproduce"
-            r"|gldv2-retrieval|gldv2-recognition|list|info|download|import|check)\b)?)",
+            r"^delg (?!-)([a-z]+(?: (?:groups|roxford5k|rparis6k|gldv2-retrieval|gldv2-recognition"
+            r"|places|rescore|compare|failures|reproduce|list|info|download|import|check)\b)?)",
             TEXT,
             re.MULTILINE,
         )

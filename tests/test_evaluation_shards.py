@@ -3,6 +3,7 @@ import itertools
 import tarfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,6 +227,23 @@ def test_tars_give_their_images_in_order(tmp_path, name, mode) -> None:
         (f"{name}/b.JPG", b"b"),
         (f"{name}/../a.jpg", b"a"),
     ]
+
+
+def test_files_larger_than_any_image_are_not_read(tmp_path, monkeypatch) -> None:
+    limits = SimpleNamespace(max_file_bytes=10)
+    monkeypatch.setattr("opendelg.evaluation.shards.ImageLimits", lambda: limits)
+    tar = write_tar(tmp_path / "x.tar", "w", {"a.jpg": bytes(11), "b.jpg": bytes(10)})
+    (_, large), (_, small) = tar_sources([tar])
+    assert small() == bytes(10)
+    with pytest.raises(ImageError, match=r"at most 10 bytes, got 11 in 'a\.jpg'"):
+        large()
+
+
+def test_bytes_that_were_read_are_told(tmp_path) -> None:
+    tar = write_tar(tmp_path / "x.tar", "w", {"a.jpg": bytes(50_000), "b.jpg": bytes(9)})
+    told: list[int] = []
+    assert len(list(tar_sources([tar], told.append))) == 2
+    assert 50_000 < told[0] <= told[1] <= tar.stat().st_size
 
 
 @pytest.mark.parametrize(("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz")])

@@ -154,6 +154,35 @@ def test_local_losses_send_no_gradient_into_the_backbone(config, stride):
     assert is_untouched(gradients(total, [shallow, *model.backbone.parameters()]))
 
 
+@pytest.mark.parametrize(("told", "reconstruction_reaches"), [("attention", False), ("all", True)])
+@pytest.mark.parametrize("stride", [16, 32])
+def test_local_losses_reach_every_stage_of_the_backbone_where_told(
+    told, reconstruction_reaches, stride
+):
+    model = make_delg(local_stride=stride)
+    classifier = torch.nn.Linear(4, 5)
+    losses = local_losses(model, classifier, model.shallow(random_images()), "sum", gradients=told)
+    attention = functional.cross_entropy(losses.attention_logits, torch.tensor([0, 1]))
+    stages = [
+        weight
+        for name, weight in model.backbone.named_parameters()
+        if weight.ndim == 4 and not name.startswith("layer4")
+    ]
+    reached = [grad is not None and grad.any() for grad in gradients(attention, stages)]
+    assert all(reached)
+    assert len(reached) == 15
+    reached = [grad is not None and grad.any() for grad in gradients(losses.reconstruction, stages)]
+    assert reached == [reconstruction_reaches] * 15
+
+
+@pytest.mark.parametrize("gradients", ["attention", "all"])
+def test_where_gradients_stop_changes_no_loss(local, gradients):
+    model, classifier, shallow, expected = local
+    actual = local_losses(model, classifier, shallow, gradients=gradients)
+    assert torch.equal(actual.attention_logits, expected.attention_logits)
+    assert torch.equal(actual.reconstruction, expected.reconstruction)
+
+
 @pytest.mark.parametrize("stride", [16, 32])
 def test_the_global_loss_trains_every_stage_of_the_backbone(stride):
     model, classifier = make_delg(local_stride=stride), ArcFace(6, 5, LossConfig())

@@ -18,7 +18,7 @@ def train(
         ),
     ] = None,
     root: Annotated[
-        Path, typer.Option("--root", help="Folder that paths of photos and teachers start from.")
+        Path, typer.Option("--root", help="Folder below which photos, teachers and start_from lie.")
     ] = Path(),
     json: JsonOption = False,
 ) -> None:

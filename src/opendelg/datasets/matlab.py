@@ -6,6 +6,7 @@ of version 7.3, which are HDF5.  Sizes in the file are believed only as far as i
 Source: MathWorks, "MAT-File Format" (R2021b); tests compare with what SciPy writes.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def read_matlab(path: Path) -> dict[str, Value]:
     """The variables of a file by name.
 
     Numbers are arrays of the file's shape, text of one row is a str, a cell is the list of its
-    values in column order, and a struct is the dict of its fields.
+    values in column order, a struct is the dict of its fields, and an array of structs is the list
+    of these in column order.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -153,9 +155,7 @@ def _values(parts: list[tuple[int, memoryview]], order: str, depth: int) -> list
 
 def _struct(
     shape: tuple[int, ...], parts: list[tuple[int, memoryview]], order: str, depth: int
-) -> dict[str, Value]:
-    if shape != (1, 1):
-        raise FormatError(f"struct must be a single one, got an array of shape {shape}")
+) -> Value:
     length = int(_numbers(*parts[0], order)[0])
     if length < 1:
         raise ValueError(f"field names of {length} bytes")
@@ -164,7 +164,14 @@ def _struct(
         block[start : start + length].split(b"\0")[0].decode("latin-1")
         for start in range(0, len(block), length)
     ]
-    return dict(zip(names, _values(parts[2:], order, depth), strict=True))
+    values, count = _values(parts[2:], order, depth), math.prod(shape)
+    if len(values) != count * len(names) or not names:  # a shape alone takes no memory
+        raise ValueError(f"{len(values)} values for {count} structs of {len(names)} fields")
+    structs: list[Value] = [
+        dict(zip(names, values[start : start + len(names)], strict=True))
+        for start in range(0, len(values), len(names))
+    ]
+    return structs[0] if shape == (1, 1) else structs
 
 
 def _text(shape: tuple[int, ...], kind: int, content: memoryview, order: str) -> Value:

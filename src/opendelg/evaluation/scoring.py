@@ -19,6 +19,7 @@ from opendelg.evaluation.landmark_retrieval import (
 from opendelg.evaluation.places import measure_places, report_places
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report
+from opendelg.evaluation.revisited import judged_revisited, measure_revisited, report_revisited
 from opendelg.evaluation.runs import Run
 from opendelg.metrics.bootstrap import Statistic
 from opendelg.metrics.revisited import GroundTruth
@@ -39,6 +40,8 @@ def report(run: Run) -> Report:
             return report_landmark_recognition(run)
         case "places":
             return report_places(run)
+        case "roxford5k" | "rparis6k":
+            return report_revisited(run)
         case _:
             raise _unknown(run)
 
@@ -58,6 +61,8 @@ def measures(run: Run) -> Measures:
             return measure_landmark_recognition(run)
         case "places":
             return measure_places(run)
+        case "roxford5k" | "rparis6k":
+            return measure_revisited(run)
         case _:
             raise _unknown(run)
 
@@ -69,7 +74,7 @@ def pooled(run: Run) -> Mapping[str, Mapping[str, Statistic]]:
         OpenDelgError: If its protocol is not known here.
     """
     match run.protocol:
-        case "groups" | "places" | "gldv2-retrieval":
+        case "groups" | "places" | "gldv2-retrieval" | "roxford5k" | "rparis6k":
             return {}
         case "gldv2-recognition":
             return pooled_landmark_recognition(run)
@@ -93,6 +98,8 @@ def judged(run: Run, stage: str) -> list[tuple[Ranking, GroundTruth]]:
             nothing = np.zeros(0, np.int64)
             truths = [GroundTruth(positives, nothing) for positives in run.truth["positives"]]
             return list(zip(run.stages[stage], truths, strict=True))
+        case "roxford5k" | "rparis6k":
+            return judged_revisited(run, stage)
         case "gldv2-recognition":
             return list(zip(run.stages[stage], truths_of_landmarks(run), strict=True))
         case _:

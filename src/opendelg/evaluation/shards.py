@@ -26,7 +26,14 @@ from opendelg.collection import Recipe
 from opendelg.errors import FormatError, ImageError, OpenDelgError
 from opendelg.extraction import Extractor, extract_stream
 from opendelg.features import ImageFeatures
-from opendelg.image import EXTENSIONS, DecodedImage, find_images, read_file, read_image
+from opendelg.image import (
+    EXTENSIONS,
+    DecodedImage,
+    ImageLimits,
+    find_images,
+    read_file,
+    read_image,
+)
 from opendelg.recipes import recipe_of
 from opendelg.whole_files import replacing
 
@@ -41,7 +48,7 @@ _LOCAL_SETTINGS = frozenset({"scales", "max_keypoints", "score_threshold", "prec
 
 
 @dataclass
-class _Draft:
+class Draft:
     """The images of the next shard."""
 
     names: list[bytes] = field(default_factory=list)
@@ -50,6 +57,7 @@ class _Draft:
     descriptors: list[np.ndarray] = field(default_factory=list)
 
     def add(self, name: str, result: ImageFeatures | ImageError) -> None:
+        """Append an image, or what is wrong with it."""
         if isinstance(result, ImageError):
             self.reasons[len(self.names)] = str(result)
             self.sizes.append((0, 0))
@@ -202,7 +210,7 @@ class Shards:
             found[own] = table[before[positions[own]] - before[shard.first]]
         return np.zeros((0, 0), np.float32) if found is None else found
 
-    def append(self, draft: _Draft) -> None:
+    def append(self, draft: Draft) -> None:
         """Write a shard.
 
         Raises:
@@ -326,19 +334,19 @@ def fill_shards(
                 waiting.add(name)
                 yield name, read
 
-    def write(draft: _Draft) -> None:
+    def write(draft: Draft) -> None:
         shards.append(draft)
         waiting.difference_update(map(_decoded, draft.names))
 
     stream = extract_stream(new(), extractor, load, decode_threads, batch_size, want_local=False)
-    draft, started = _Draft(), time.monotonic()
+    draft, started = Draft(), time.monotonic()
     try:
         for (name, _), result in stream:
             draft.add(name, result)
             if progress is not None:
                 progress(name)
             if len(draft.names) == shard_images or time.monotonic() - started > shard_seconds:
-                full, draft = draft, _Draft()
+                full, draft = draft, Draft()
                 write(full)
                 started = time.monotonic()
     finally:
@@ -355,27 +363,46 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         yield path.relative_to(folder).as_posix(), partial(read_file, path)
 
 
-def tar_sources(tars: Sequence[Path]) -> Iterator[Source]:
+def tar_sources(
+    tars: Sequence[Path], tell: Callable[[int], None] | None = None
+) -> Iterator[Source]:
     """The images in .tar and .tar.gz files, in their order there; named below their tar.
 
     The tars are read from front to back, one image at a time.
+
+    Args:
+        tars: Files with distinct names.
+        tell: Called with the bytes read of the current tar, as it is on disk.
 
     Raises:
         OpenDelgError: If a tar cannot be read, or ends too early.
     """
     for path in tars:
         try:
-            with tarfile.open(path, "r|*") as tar:
+            with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as tar:
                 for member in tar:
                     if not member.isreg() or Path(member.name).suffix.lower() not in EXTENSIONS:
                         continue
-                    content = tar.extractfile(member)
-                    data = b"" if content is None else content.read()
-                    yield f"{path.name}/{member.name}", partial(bytes, data)
+                    yield f"{path.name}/{member.name}", _reader(tar, member)
+                    if tell is not None:
+                        tell(raw.tell())
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise OpenDelgError(
                 f"tar must be readable, got {str(error) or type(error).__name__!r} in {str(path)!r}"
             ) from error
+
+
+def _reader(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    """What gives the bytes of a file in a tar, which are read now, or raises ImageError."""
+    limit = ImageLimits().max_file_bytes
+    content = None if member.size > limit else tar.extractfile(member)
+    if content is None:
+        return partial(_refuse, member.name, member.size, limit)
+    return partial(bytes, content.read())
+
+
+def _refuse(name: str, size: int, limit: int) -> bytes:
+    raise ImageError(f"image must have at most {limit} bytes, got {size} in {name!r}")
 
 
 def _global_recipe(extractor: Extractor) -> Recipe:

@@ -1,5 +1,6 @@
 """The second stage of every protocol: the first images of a ranking verified against the query."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 from opendelg.collection import Collection
 from opendelg.evaluation.ranking import Ranking
 from opendelg.extraction import Extractor
-from opendelg.features import ImageFeatures, LocalFeatures
-from opendelg.search import SearchConfig, compare, rerank, settings_for
+from opendelg.features import LocalFeatures
+from opendelg.search import SearchConfig, settings_for
+from opendelg.verification import VerificationSettings, verify_many
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,39 @@ def verify_head(
         config: How many are verified, and how.
     """
     head = ranking.ids[: config.rerank]
-    images = collection.images(stored[head])
-    nothing = np.zeros(0, np.float32)  # stage 1 is over
-    compared = compare(
-        ImageFeatures(query.size, nothing, query.local),
-        head,
-        ranking.similarities[: config.rerank],
-        [image.size for image in images],
-        collection.local_features(stored[head]),
-        None,
-        settings_for(extractor.config, config.verification),
+    sizes = [image.size for image in collection.images(stored[head])]
+    settings = settings_for(extractor.config, config.verification)
+    return by_inliers(
+        ranking, count_inliers(query, sizes, collection.local_features(stored[head]), settings)
     )
-    ordered = rerank(compared)
-    return ranking.reordered(
-        np.array([found.id for found in ordered], np.int64),
-        np.array([found.num_inliers for found in ordered], np.int32),
-    )
+
+
+def count_inliers(
+    query: VerifiedQuery,
+    sizes: Sequence[tuple[int, int]],
+    locals_: Sequence[LocalFeatures],
+    settings: VerificationSettings,
+) -> np.ndarray:
+    """Matches (R,) int32 that agree with one transform, of the query with each image.
+
+    Args:
+        query: What is searched for.
+        sizes: (width, height) px of each image.
+        locals_: Its local features.
+        settings: From `search.settings_for`.
+    """
+    found = verify_many(query.local, locals_, query.size, sizes, settings)
+    return np.array([verification.num_inliers for verification in found], np.int32)
+
+
+def by_inliers(ranking: Ranking, num_inliers: np.ndarray) -> Ranking:
+    """The ranking with its first R images by inliers, then similarity, then id (SPEC 4.1).
+
+    Args:
+        ranking: Of database ids.
+        num_inliers: (R,) int32 of its first R images.
+    """
+    count = len(num_inliers)
+    ids, similarities = ranking.ids[:count], ranking.similarities[:count]
+    order = np.lexsort([ids, -similarities, -num_inliers])
+    return ranking.reordered(ids[order], num_inliers[order])

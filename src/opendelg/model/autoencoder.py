@@ -21,3 +21,7 @@ class Autoencoder(nn.Module):
     def decode(self, encoded: Tensor) -> Tensor:
         """Reconstruct the shallow map (B, C, H, W); never negative, as the map itself."""
         return functional.relu(self.decoder(encoded))
+
+    def forward(self, shallow: Tensor) -> Tensor:
+        """Encode the shallow map (B, C, H, W) and reconstruct it."""
+        return self.decode(self.encode(shallow))

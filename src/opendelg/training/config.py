@@ -85,6 +85,9 @@ class TrainingConfig:
     calibration: CalibrationConfig | None = None
     validation: ValidationConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    start_from: str = ""  # weights file that the network begins as; empty: random weights
+    # Which heads learn, each with the loss it has; what only the other one trains stays as it is.
+    heads: Literal["both", "global", "local"] = "both"
     steps: int = 500_000  # SPEC 2.1
     # Share of the steps before the global loss counts: distillation first shapes the features.
     global_loss_from: float = 0.0
@@ -129,6 +132,10 @@ class TrainingConfig:
             and not self.data.is_in_memory
         ):
             raise ValueError("keep_in_memory must be true with a descriptor_teacher, got false")
+        if self.heads == "global" and self.global_loss_from > 0 and self.distillation is None:
+            raise ValueError("global_loss_from must be 0 where nothing but the global loss counts")
+        if self.heads == "local" and self.distillation is not None:
+            raise ValueError("distillation must be absent where only the local head learns")
         if self.log_every < 1:
             raise ValueError(f"log_every must be positive, got {self.log_every}")
         if not self.name or "/" in self.name:

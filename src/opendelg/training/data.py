@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -71,6 +72,11 @@ def read_photo(photo: Photo, max_side: int) -> np.ndarray:
         pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     size = (pixels.shape[1], pixels.shape[0])
     return resize_to_limit(pixels, size, max_size=max_side, min_size=-1)
+
+
+def use_one_thread(worker: int) -> None:
+    """Keep OpenCV to one thread in a loader's process: there are as many processes as asked for."""
+    cv2.setNumThreads(0)
 
 
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):

@@ -128,6 +128,8 @@ class Alarms:
                 f"{means['global']:.2f} at step {step}; the classes are not learnt: lower "
                 "optimiser.learning_rate or look at the labels",
             )
+        if "attention_mean" not in means:  # the local head does not learn
+            return
         level, deviation = means["attention_mean"], means["attention_deviation"]
         if level < DEAD_ATTENTION or deviation < CONSTANT_ATTENTION * level:
             self._tell_once(

@@ -1,7 +1,8 @@
 """DELG's three losses (SPEC 1.1, 1.3) and where their gradients stop.
 
-The global loss alone trains the backbone.  The local losses see the shallow map behind
-``detach``: as the input of attention and autoencoder, and as the target of the reconstruction.
+The global loss alone trains the backbone, unless the settings say otherwise.  The local losses see
+the shallow map behind ``detach``: as the input of attention and autoencoder, and as the target of
+the reconstruction.
 """
 
 import math
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opendelg.model.delg import Delg
+
+# Which local losses send gradients into the backbone: none, the attention's, or both.
+LocalGradients = Literal["stopped", "attention", "all"]
 
 # acos has an infinite slope at 1: cosines are kept this far inside (SPEC 1.3).
 COSINE_LIMIT = 1.0 - 1e-7
@@ -30,6 +34,7 @@ class LossConfig:
     attention_weight: float = 1.0  # beta
     # The open code averages unit-length cells (SPEC 1.3), the paper sums them as they are.
     attention_pooling: Literal["mean_of_normalised", "sum"] = "mean_of_normalised"
+    local_gradients: LocalGradients = "stopped"  # SPEC 1.1; the others are for comparison
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < math.pi:
@@ -102,18 +107,23 @@ def local_losses(
     classifier: nn.Linear,
     shallow: Tensor,
     pooling: Literal["mean_of_normalised", "sum"] = "mean_of_normalised",
+    gradients: LocalGradients = "stopped",
 ) -> LocalLosses:
     """Run the local head in training on the shallow map (B, C, H / 16, W / 16).
 
     Attention is computed on S and pools the reconstruction S': its classification loss trains
-    attention and autoencoder together, the backbone not at all.
+    attention and autoencoder together, the backbone only where ``gradients`` let it.
     """
-    cells = model.local_map(shallow).detach()
-    reconstructed = model.autoencoder.decode(model.autoencoder.encode(cells))
-    attention = model.attention(cells)
+    cells = model.local_map(shallow)
+    attended = cells.detach() if gradients == "stopped" else cells
+    rebuilt = cells if gradients == "all" else cells.detach()
+    attention = model.attention(attended)
+    reconstructed = model.autoencoder(attended)
     pooled = pool_attended(reconstructed, attention, pooling)
+    if gradients == "attention":
+        reconstructed = model.autoencoder(rebuilt)
     return LocalLosses(
-        reconstruction=functional.mse_loss(reconstructed.float(), cells.float()),
+        reconstruction=functional.mse_loss(reconstructed.float(), rebuilt.float()),
         attention_logits=classifier(pooled),
         attention=attention.detach(),
     )

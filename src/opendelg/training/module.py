@@ -1,7 +1,7 @@
 """One training step of DELG as a Lightning module."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import numpy as np
@@ -58,13 +58,37 @@ class DelgTraining(lightning.LightningModule):
             self.map_predictor = nn.Conv2d(
                 config.model.num_shallow_channels, descriptor_teacher.num_channels, 1
             )
+        self._frozen = self._parts_without_a_loss()
+        for part in self._frozen:
+            part.requires_grad_(False)
         self._pixels = photos
         self._photos: ResidentPhotos | None = None
         self.register_buffer("median_attention", torch.tensor(float("nan")))
         self.measured: dict[str, Tensor] = {}  # of the last step, for whoever logs it
 
+    def _parts_without_a_loss(self) -> list[nn.Module]:
+        """What no loss of this run trains: it stays bit for bit, batch statistics included."""
+        model = self.model
+        match self.config.heads:
+            case "both":
+                return []
+            case "global":
+                return [model.attention, model.autoencoder, self.attention_classifier]
+        backbone: nn.Module = model.backbone
+        if self.config.loss.local_gradients != "stopped":
+            backbone = model.backbone.get_submodule("layer4")
+        return [backbone, model.whitening, self.global_classifier]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what learns; the rest is always evaluated."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
     def on_train_start(self) -> None:
-        """Move the teacher and the photos to the device."""
+        """Move the teacher and the photos to the device, and what does not learn out of the way."""
+        self.train()  # not before: Lightning warns of parts that it finds in evaluation mode
         self.teachers.move(self.device)
         if self.config.compile:
             backbone, teachers = self.model.backbone, self.teachers
@@ -100,8 +124,11 @@ class DelgTraining(lightning.LightningModule):
         if self._learns_hints_only:
             images = self._small_crop(images)
         stages = self.model.backbone(images.contiguous(memory_format=torch.channels_last))
-        losses = self._local_losses(stages[-1], labels) | self._hint_losses(images, stages)
-        if not self._learns_hints_only:
+        losses: Losses = {}
+        if self.config.heads != "global":
+            losses |= self._local_losses(stages[-1], labels)
+        losses |= self._hint_losses(images, stages)
+        if self.config.heads != "local" and not self._learns_hints_only:
             losses |= self._global_losses(stages[-1], labels, positions, clean)
         total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
         self.measured |= {name: loss.detach() for name, (loss, _) in losses.items()}
@@ -125,7 +152,11 @@ class DelgTraining(lightning.LightningModule):
     def _local_losses(self, shallow: Tensor, labels: Tensor) -> Losses:
         config = self.config.loss
         local = local_losses(
-            self.model, self.attention_classifier, shallow, config.attention_pooling
+            self.model,
+            self.attention_classifier,
+            shallow,
+            config.attention_pooling,
+            config.local_gradients,
         )
         self._track_attention(local.attention)
         attention = functional.cross_entropy(local.attention_logits, labels)
@@ -218,6 +249,13 @@ class DelgTraining(lightning.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    @property
+    def score_threshold(self) -> float:
+        """Attention below which the trained model has no local feature."""
+        if self.config.heads == "global":
+            return 0.0  # nothing was learnt of attention: no cell is worse than another
+        return float(torch.as_tensor(self.median_attention))
 
     def model_state(self) -> dict[str, Any]:
         """What is shipped: the network without its classifiers."""

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from opendelg.errors import OpenDelgError
+from opendelg.model.delg import Delg
+from opendelg.runtime.torch_runtime import load_network
 from opendelg.settings import settings_as_dict
 from opendelg.training.audit import write_audit
 from opendelg.training.batch_norm import synchronise_batch_norms
 from opendelg.training.config import TrainingConfig
-from opendelg.training.data import Views
+from opendelg.training.data import Views, use_one_thread
 from opendelg.training.distillation import Teachers, cached_pooled_descriptors, fit_whitening
 from opendelg.training.log import TrainingLog
 from opendelg.training.module import DelgTraining
@@ -35,7 +37,7 @@ from opendelg.training.processes import (
     run_in_processes,
 )
 from opendelg.training.teacher import load_teacher
-from opendelg.weights.checkpoint import write_weights
+from opendelg.weights.checkpoint import read_weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def train(config: TrainingConfig, root: Path = Path()) -> Path:
 
     Args:
         config: The run's settings.
-        root: What relative paths of photos and teachers refer to.
+        root: What relative paths of photos, teachers and ``start_from`` refer to.
 
     Returns:
         The weights file written, ``<output>/<name>.safetensors``.
@@ -87,6 +89,8 @@ def _train(config: TrainingConfig, root: Path) -> None:
         )
     write_audit(photo_list, views, output, is_resumed=last.is_file())
     module = _module(config, photo_list, views, root)
+    if config.start_from and not last.is_file():
+        _start(module.model, root / config.start_from)
     limit = timedelta(minutes=config.max_minutes) if config.max_minutes > 0 else None
     timer = Timer(limit, verbose=False)
 
@@ -96,7 +100,7 @@ def _train(config: TrainingConfig, root: Path) -> None:
             config.name,
             {name: tensor.float().cpu().numpy() for name, tensor in module.model_state().items()},
             config.model,
-            float(torch.as_tensor(module.median_attention)),
+            module.score_threshold,
             training={
                 "photos": len(views),
                 "unreadable": views.num_unreadable,
@@ -143,6 +147,7 @@ def _loader(
         SeededViews(views, config.seed),
         batch_sampler=visits,
         num_workers=config.num_workers,
+        worker_init_fn=use_one_thread,
         persistent_workers=config.num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
@@ -222,6 +227,17 @@ def _module(
     if config.sync_batch_norm and num_processes() > 1:
         synchronise_batch_norms(module, torch.cuda.is_available())
     return module
+
+
+def _start(network: Delg, path: Path) -> None:
+    """Give a network the tensors of a weights file."""
+    weights = load_network(read_weights(path))
+    if weights.config != network.config:
+        raise OpenDelgError(
+            f"start_from must have the model settings of the run, got {weights.config} in "
+            f"{str(path)!r} for {network.config}"
+        )
+    network.load_state_dict(weights.state_dict())
 
 
 def _saved_step(checkpoint: Path) -> int:
