@@ -10,9 +10,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from opendelg.cli import main
+from opendelg.collection import Collection
 from opendelg.image import DecodedImage
+from opendelg.indexing import index_photos, plan_indexing
 from opendelg.model import Delg, ModelConfig
+from opendelg.recipes import make_extractor, recipe_of
 from opendelg.runtime import Runtime, choose_runtime
+from opendelg.same import SameModel
 from opendelg.weights import Weights, read_weights, write_weights
 
 TINY = ModelConfig(
@@ -30,10 +34,10 @@ TINY = ModelConfig(
 
 
 @pytest.fixture(scope="session")
-def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelConfig], Weights]:
+def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Weights]:
     """Write and read back seeded weights of any shape, batch norms included."""
 
-    def make(config: ModelConfig) -> Weights:
+    def make(config: ModelConfig, same: SameModel | None = None) -> Weights:
         generator = torch.Generator().manual_seed(7)
         with torch.random.fork_rng():
             torch.manual_seed(7)
@@ -44,7 +48,7 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelCon
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + low)
         path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
         state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        write_weights(path, "tiny", state, config, score_threshold=0.0)
+        write_weights(path, "tiny", state, config, score_threshold=0.0, same=same)
         return read_weights(path)
 
     return make
@@ -90,6 +94,18 @@ def drawn_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths.append(folder / f"{number}.png")
         Image.fromarray(draw_image(size, number).pixels).save(paths[-1])
     return paths
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Weights) -> Path:
+    """Photos `0.png` to `9.png`, and the collection `c` of them; not to be changed."""
+    folder = tmp_path_factory.mktemp("served")
+    for number in range(10):
+        Image.fromarray(draw_image((192, 128), number).pixels).save(folder / f"{number}.png")
+    extractor = make_extractor(str(tiny_weights.path), device="cpu", threads=1)
+    with Collection.create(folder / "c", recipe_of(extractor)) as made:
+        index_photos(made, extractor, plan_indexing(made, [folder]))
+    return folder
 
 
 @pytest.fixture

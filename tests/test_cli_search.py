@@ -20,16 +20,8 @@ from tests.conftest import draw_image
 
 Run = Callable[..., SimpleNamespace]
 RESULT_KEYS = {
-    *(
-        "rank",
-        "id",
-        "path",
-        "similarity",
-        "expanded_similarity",
-        "num_matches",
-        "num_inliers",
-        "same",
-    ),
+    *("rank", "id", "path", "size", "similarity", "expanded_similarity"),
+    *("num_matches", "num_inliers", "same"),
     *("database_from_query", "region"),
 }
 

@@ -1,5 +1,6 @@
 """Database images compared with a query, and their order."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.same import SameModel, is_confident
 from opendelg.verification import Verification, VerificationSettings, verify_many
 
+VERIFIED_AT_A_TIME = 16  # candidates between looks at the clock; 8 for each of two threads
 MAX_SIDE = 1_000_000  # px, longer than any image: extraction without a limit
 
 
@@ -75,19 +77,46 @@ def compare(
     locals_: Sequence[LocalFeatures],
     same: SameModel | None,
     settings: VerificationSettings,
+    deadline: float | None = None,
 ) -> list[Candidate]:
-    """Verify database images against a query, in their order."""
-    verifications = verify_many(query.local, locals_, query.size, sizes, settings)
-    probabilities: Sequence[float | None] = [None] * len(verifications)
+    """Verify database images against a query, in their order.
+
+    Once `time.perf_counter` is past ``deadline`` the rest is left without verification.
+    """
+    verifications = _verify_until(deadline, query, locals_, sizes, settings)
+    num_verified = len(verifications)
+    probabilities: Sequence[float | None] = [None] * num_verified
     if same is not None and verifications:
         probabilities = same.probability(
-            np.asarray(similarities),
+            np.asarray(similarities[:num_verified]),
             np.array([found.support for found in verifications]),
             np.array([found.spread for found in verifications]),
         ).tolist()
+    unverified = [None] * (len(locals_) - num_verified)
     return [
         Candidate(int(image_id), float(similarity), found, probability)
         for image_id, similarity, found, probability in zip(
-            ids, similarities, verifications, probabilities, strict=True
+            ids,
+            similarities,
+            [*verifications, *unverified],
+            [*probabilities, *unverified],
+            strict=True,
         )
     ]
+
+
+def _verify_until(
+    deadline: float | None,
+    query: ImageFeatures,
+    locals_: Sequence[LocalFeatures],
+    sizes: Sequence[tuple[int, int]],
+    settings: VerificationSettings,
+) -> list[Verification]:
+    """Verifications of the first images, of all of them if there is time."""
+    if deadline is None:
+        return verify_many(query.local, locals_, query.size, sizes, settings)
+    found: list[Verification] = []
+    while len(found) < len(locals_) and time.perf_counter() < deadline:
+        part = slice(len(found), len(found) + VERIFIED_AT_A_TIME)
+        found += verify_many(query.local, locals_[part], query.size, sizes[part], settings)
+    return found

@@ -9,6 +9,10 @@ class ImageError(OpenDelgError):
     """An image file cannot be read: damaged, too large, or not an image."""
 
 
+class ImageTooLargeError(ImageError):
+    """An image file has more bytes or pixels than the limits allow."""
+
+
 class WeightsError(OpenDelgError):
     """Weights do not fit: unknown name, other shapes, or another checksum."""
 

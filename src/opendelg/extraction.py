@@ -44,6 +44,21 @@ Box = tuple[float, float, float, float]
 Source = TypeVar("Source")
 
 
+def parse_box(text: str) -> Box:
+    """The box in a text like ``120,80,620,540``.
+
+    Raises:
+        ValueError: If it is not four finite numbers.
+    """
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+        if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+            raise ValueError("numbers must be finite")
+    except ValueError as error:
+        raise ValueError(f"box must be four numbers x1,y1,x2,y2, got {text!r}") from error
+    return x1, y1, x2, y2
+
+
 @dataclass(frozen=True)
 class ExtractionConfig:
     """How features are extracted; the defaults are the paper's (SPEC 3.1, 3.2, 3.4)."""

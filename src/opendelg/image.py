@@ -34,7 +34,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from opendelg.errors import ImageError
+from opendelg.errors import ImageError, ImageTooLargeError
 
 # HEIC photos cannot be read; they are found all the same, so that each is reported.
 EXTENSIONS = frozenset(
@@ -143,13 +143,27 @@ def read_image(
     # struct.error, zlib.error, MemoryError, ...); this is the one border where all become one.
     except Exception as error:
         if isinstance(error, Image.DecompressionBombError):
-            message = f"image must have fewer pixels, got a {kind} file above Pillow's limit{where}"
-        elif "truncated" in str(error).lower():
+            raise ImageTooLargeError(
+                f"image must have fewer pixels, got a {kind} file above Pillow's limit{where}"
+            ) from error
+        if "truncated" in str(error).lower():
             message = f"image must be complete, got a truncated {kind} file{where}"
         else:
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             message = f"image must be an intact {kind} file, got {reason!r}{where}"
         raise ImageError(message) from error
+
+
+def image_kind(data: bytes) -> str:
+    """Format of an image by its first bytes, as messages call it: "JPEG", "JPEG 2000" ...
+
+    Args:
+        data: The file, or its first 256 bytes.
+
+    Raises:
+        ImageError: If it starts like none of the formats that ``read_image`` reads.
+    """
+    return _recognise(data, "")[0]
 
 
 def crop_image(image: DecodedImage, box: tuple[float, float, float, float]) -> DecodedImage:
@@ -324,7 +338,7 @@ def _require_regular(status: os.stat_result, limits: ImageLimits, where: str) ->
         kind = kinds.get(stat.S_IFMT(status.st_mode), "something else")
         raise ImageError(f"image must be a regular file, got {kind}{where}")
     if status.st_size > limits.max_file_bytes:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"image must have at most {limits.max_file_bytes} bytes, got {status.st_size}{where}"
         )
 
@@ -395,7 +409,7 @@ def _decode(
 
 def _require_pixels(size: tuple[int, int], max_pixels: int, where: str) -> None:
     if size[0] * size[1] > max_pixels:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"image must have at most {max_pixels} pixels, got {size[0]} x {size[1]}{where}"
         )
 

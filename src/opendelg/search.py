@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from opendelg.candidates import compare as compare
 from opendelg.candidates import rerank as rerank
 from opendelg.candidates import settings_for as settings_for
 from opendelg.collection import Collection, StoredImage
-from opendelg.evidence import Evidence, Side
 from opendelg.extraction import Box, Extractor
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.image import DecodedImage
@@ -41,11 +39,15 @@ class SearchResponse:
     query: ImageFeatures
     results: tuple[SearchResult, ...]
     seconds: Mapping[str, float]  # by stage
+    is_complete: bool = True  # all candidates were verified; else in order of similarity
     expanded_with: tuple[int, ...] | None = None  # ids added to the query; None: not asked for
 
 
 class Searcher:
-    """Searches one collection with the extractor that made it; not for several threads."""
+    """Searches one collection with the extractor that made it.
+
+    Not for several threads, but for `search_features` and `compare_with`, which extract nothing.
+    """
 
     def __init__(
         self, collection: Collection, extractor: Extractor, config: SearchConfig | None = None
@@ -82,12 +84,37 @@ class Searcher:
         )
         return self.search_features(query, time.perf_counter() - started, without=image_id)
 
+    def compare_with(self, query: ImageFeatures, image_id: int) -> SearchResult:
+        """Compare a query with one image of the collection: what a search says of this image."""
+        with self.collection.snapshot():
+            image = self.collection.image(image_id)
+            similarity = self.collection.similarity(image_id, query.global_descriptor)
+            (local,) = self.collection.local_features([image_id])
+        settings = settings_for(self.extractor.config, self.config.verification)
+        same = self.extractor.weights.same
+        (candidate,) = compare(
+            query, [image_id], [similarity], [image.size], [local], same, settings
+        )
+        return _result(1, query, candidate, image, local)
+
     def search_features(
-        self, query: ImageFeatures, extraction_seconds: float = 0.0, without: int | None = None
+        self,
+        query: ImageFeatures,
+        extraction_seconds: float = 0.0,
+        without: int | None = None,
+        deadline: float | None = None,
     ) -> SearchResponse:
-        """Find what shows the same thing as an image with these features."""
+        """Find what shows the same thing as an image with these features.
+
+        Args:
+            query: As the extractor of this searcher makes them; several threads may search.
+            extraction_seconds: What they took, for the answer.
+            without: Id of an image to leave out of the results.
+            deadline: Time of `time.perf_counter` at which verification stops, if it is not done:
+                results are then in order of similarity.
+        """
         started = time.perf_counter()
-        run = SearchRun(self.collection, self.extractor, self.config, query, without)
+        run = SearchRun(self.collection, self.extractor, self.config, query, without, deadline)
         ranked = run.search()
         ordered = time.perf_counter()
         empty = LocalFeatures.empty(query.local.descriptors.shape[1])
@@ -100,7 +127,7 @@ class Searcher:
         seconds["extract"] = round(extraction_seconds, 4)
         seconds["total"] = round(extraction_seconds + time.perf_counter() - started, 4)
         expanded_with = run.expanded_with if self.config.expansion.is_on else None
-        return SearchResponse(query, results, seconds, expanded_with)
+        return SearchResponse(query, results, seconds, run.is_complete, expanded_with)
 
 
 def _result(
@@ -114,47 +141,6 @@ def _result(
     if candidate.verification is not None:
         outline = regions(query.local, local, candidate.verification, query.size, image.size)
     return SearchResult(rank, image, candidate, local, *outline)
-
-
-def result_as_dict(result: SearchResult) -> dict[str, Any]:
-    """A result as the command line and the service report it."""
-    verification, expanded = result.candidate.verification, result.candidate.expanded_similarity
-    transform = None if verification is None else verification.database_from_query
-    return {
-        "rank": result.rank,
-        "id": result.image.id,
-        "path": str(result.image.path),
-        "similarity": round(result.candidate.similarity, 6),
-        "expanded_similarity": None if expanded is None else round(expanded, 6),
-        "num_matches": 0 if verification is None else len(verification.matches),
-        "num_inliers": result.candidate.num_inliers,
-        "same": None if result.candidate.same is None else round(result.candidate.same, 6),
-        "database_from_query": None if transform is None else transform.tolist(),
-        "region": {
-            "query": result.query_region.tolist(),
-            "database": result.database_region.tolist(),
-        },
-    }
-
-
-def result_evidence(result: SearchResult, query: ImageFeatures, side: Side) -> Evidence:
-    """What is drawn of a result; `side` names the query photo."""
-    verification, image = result.candidate.verification, result.image
-    matches = np.zeros((0, 2), np.int64) if verification is None else verification.matches
-    return Evidence(
-        query=side,
-        database=Side(image.path.name, image.path, image.size),
-        rank=result.rank,
-        similarity=result.candidate.similarity,
-        num_matches=len(matches),
-        num_inliers=result.candidate.num_inliers,
-        same=result.candidate.same,
-        query_points=query.local.keypoints[matches[:, 0]],
-        database_points=result.local.keypoints[matches[:, 1]],
-        inliers=np.zeros(0, bool) if verification is None else verification.inliers,
-        query_region=result.query_region,
-        database_region=result.database_region,
-    )
 
 
 def match_images(
@@ -181,8 +167,3 @@ def match_images(
         0, database_path, Path(database_path.name), database.size, len(database.local)
     )
     return query, _result(1, query, candidate, image, database.local)
-
-
-def query_side(path: Path, query: ImageFeatures) -> Side:
-    """The query's side of its evidence."""
-    return Side(path.name, path, query.size)

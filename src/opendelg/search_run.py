@@ -41,6 +41,7 @@ class SearchRun:
         config: SearchConfig,
         query: ImageFeatures,
         without: int | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Prepare a search.
 
@@ -50,9 +51,10 @@ class SearchRun:
             config: How to search.
             query: Features of the query.
             without: Id of an image to leave out.
+            deadline: Time of `time.perf_counter` at which verification stops, done or not.
         """
         self._collection, self._extractor, self._config = collection, extractor, config
-        self._query, self._without = query, without
+        self._query, self._without, self._deadline = query, without, deadline
         self._sought = query.global_descriptor  # what is searched with
         self._ids: list[int] = []  # nearest to it, best first
         self._similarities: dict[int, float] = {}  # to the query itself
@@ -79,12 +81,20 @@ class SearchRun:
                 self._expand(sure)
                 self._read()
             self._verify()
-        ranked = rerank([self._sought_candidate(found) for found in self._compared.values()])
+        compared = [self._sought_candidate(found) for found in self._compared.values()]
+        if not self.is_complete:  # whoever was verified first has no right to come first
+            compared.sort(key=lambda found: (-found.sought_similarity, found.id))
+        ranked = rerank(compared) if self.is_complete else compared
         return ranked + [
             self._sought_candidate(Candidate(image_id, self._similarity(image_id), None, None))
             for image_id in self._ids
             if image_id not in self._compared
         ]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was to be verified is."""
+        return all(found.verification is not None for found in self._compared.values())
 
     def _find(self) -> None:
         """Look for what is nearest to the query as it is now."""
@@ -139,6 +149,7 @@ class SearchRun:
                 [self.locals[image_id] for image_id in new],
                 self._extractor.weights.same,
                 settings_for(self._extractor.config, self._config.verification),
+                self._deadline,
             )
             self._compared |= {candidate.id: candidate for candidate in found}
 

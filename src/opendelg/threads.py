@@ -1,5 +1,6 @@
-"""How many threads matrix products use where Python threads keep the cores busy already."""
+"""How many threads there should be, and how many matrix products use beside Python threads."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,13 @@ def one_blas_thread() -> Iterator[None]:
             if _holders == 0:
                 _limit.restore_original_limits()
                 _limit = None
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from opendelg.cli.info import info
 from opendelg.cli.match import match
 from opendelg.cli.remove import remove
 from opendelg.cli.search import search
+from opendelg.cli.serve import serve
 from opendelg.cli.train import train
 from opendelg.cli.verify import verify
 from opendelg.cli.weights import weights
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (index, search, match, extract, train, info, verify, remove, demo):
+for command in (index, search, serve, match, extract, train, info, verify, remove, demo):
     app.command()(command)
 register_revisited(evaluate)
 evaluate.command()(places)

@@ -35,9 +35,10 @@ def match(
     delg match a.jpg b.jpg
     delg match a.jpg b.jpg --draw pair.png --json
     """
+    from opendelg.answers import query_side, result_as_dict, result_evidence
     from opendelg.evidence import write_png
     from opendelg.image import read_image
-    from opendelg.search import match_images, query_side, result_as_dict, result_evidence
+    from opendelg.search import match_images
 
     extractor = open_extractor(model, profile, device, threads)
     draft = extractor.config.draft_size

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.delf_config import DelfConfig
-    from opendelg.extraction import ExtractionConfig, Extractor
+    from opendelg.extraction import Box, ExtractionConfig, Extractor
 
 T = TypeVar("T")
 
@@ -64,19 +64,16 @@ def parse_settings(kind: type[T], **values: Any) -> T:
         raise typer.BadParameter(str(error)) from error
 
 
-def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
-    """The four numbers of a --box option."""
+def read_box(text: str | None) -> "Box | None":
+    """The box of a --box option."""
+    from opendelg.extraction import parse_box
+
     if text is None:
         return None
     try:
-        x1, y1, x2, y2 = (float(part) for part in text.split(","))
-        if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
-            raise ValueError("numbers must be finite")
+        return parse_box(text)
     except ValueError as error:
-        raise typer.BadParameter(
-            f"box must be four numbers x1,y1,x2,y2, got {text!r}", param_hint="--box"
-        ) from error
-    return x1, y1, x2, y2
+        raise typer.BadParameter(str(error), param_hint="--box") from error
 
 
 def parse_id(text: str) -> int | None:

@@ -15,15 +15,14 @@ from opendelg.cli.opening import (
     JsonOption,
     ModelOption,
     ThreadsOption,
-    parse_box,
     parse_id,
     parse_settings,
     print_json,
+    read_box,
     shown,
 )
 
 if TYPE_CHECKING:
-    from opendelg.collection import Collection
     from opendelg.extraction import Box
     from opendelg.search import Searcher, SearchResponse
 
@@ -58,12 +57,13 @@ def search(
     delg search photos.delg id:17 --top 5 --json
     delg search photos.delg query.jpg --expand-verified
     """
+    from opendelg.answers import response_as_dict
     from opendelg.collection import Collection
     from opendelg.expansion import ExpansionConfig
     from opendelg.recipes import extractor_for
     from opendelg.search import SearchConfig, Searcher
 
-    corners = parse_box(box)
+    corners = read_box(box)
     expansion = parse_settings(
         ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
     )
@@ -74,11 +74,11 @@ def search(
         path, image_id, response = _search(searcher, query, corners)
         # First the answer: a full disk may cost the evidence, not more.
         if json:
-            _print_json(path, image_id, corners, response)
+            print_json(response_as_dict(response, str(path), image_id, corners))
         else:
             _print(response, len(opened))
         if html is not None:
-            _write_evidence(html, path, corners, response, opened, searcher)
+            _write_evidence(html, path, corners, response, searcher)
             if not json:
                 print(f"evidence: {shown(html / 'index.html')}")
 
@@ -106,49 +106,20 @@ def _write_evidence(
     path: Path,
     box: "Box | None",
     response: "SearchResponse",
-    collection: "Collection",
     searcher: "Searcher",
 ) -> None:
+    from opendelg.answers import evidence_settings, query_side, result_evidence
     from opendelg.evidence import png_name, remove_earlier_evidence, write_page, write_png
-    from opendelg.extraction import profile_name
-    from opendelg.search import query_side, result_evidence
 
     side = query_side(path, response.query)
     evidences = [result_evidence(result, response.query, side) for result in response.results]
-    settings = {
-        "Model": searcher.extractor.weights.name,
-        "Profile": profile_name(searcher.extractor.config),
-        "Collection": f"{shown(collection.folder)}, {len(collection)} images",
-        "Verified candidates": str(searcher.config.rerank),
-    }
+    settings = evidence_settings(searcher, shown(searcher.collection.folder))
     if response.expanded_with is not None:
         settings["Query"] = f"expanded with {_photos(len(response.expanded_with))}"
     remove_earlier_evidence(folder)
     write_page(side, box, evidences, folder, seconds=response.seconds, settings=settings)
     for evidence in evidences:
         write_png(evidence, folder / png_name(evidence), query_box=box)
-
-
-def _print_json(
-    path: Path, image_id: int | None, box: "Box | None", response: "SearchResponse"
-) -> None:
-    from opendelg.search import result_as_dict
-
-    added = response.expanded_with
-    print_json(
-        {
-            "query": {
-                "path": str(path),
-                "id": image_id,
-                "size": list(response.query.size),
-                "box": None if box is None else list(box),
-                "num_keypoints": len(response.query.local),
-                "expanded_with": None if added is None else list(added),
-            },
-            "results": [result_as_dict(result) for result in response.results],
-            "seconds": dict(response.seconds),
-        }
-    )
 
 
 def _print(response: "SearchResponse", num_images: int) -> None:

@@ -358,6 +358,11 @@ class Catalogue:
         where = "WHERE id IN (SELECT value FROM json_each(?))"
         return {facts.id: facts for facts in self._facts(where, (json.dumps(image_ids),))}
 
+    def after(self, image_id: int, limit: int) -> list["ImageFacts"]:
+        """Facts of the first ``limit`` images with greater ids, in order of id."""
+        bounds = (min(image_id, MAX_ID), limit)
+        return list(self._facts("WHERE id > ? ORDER BY id LIMIT ?", bounds))
+
     def _facts(self, where: str, parameters: tuple[Any, ...]) -> Iterator["ImageFacts"]:
         for *values, checksum in self.query(
             "SELECT id, root_id, path, file_size, mtime_ns, sha256, width, height, num_local, "

@@ -19,7 +19,7 @@ from opendelg.collection.catalogue import Catalogue, ImageFacts, ImageRow, State
 from opendelg.collection.checking import catalogue_problems, digest, index_problems
 from opendelg.collection.connection import lock_for_writing
 from opendelg.collection.current_index import CurrentIndex
-from opendelg.collection.nearest import remove_drafts
+from opendelg.collection.nearest import exact_similarities, remove_drafts
 from opendelg.collection.packing import PRECISIONS, Precision, pack_local, unpack_local
 from opendelg.collection.recipe import Recipe
 from opendelg.collection.records import (
@@ -313,16 +313,13 @@ class Collection:
         with self.snapshot():
             roots = self._roots()
             rows = self._rows(ids)
-        return [
-            StoredImage(
-                id=facts.id,
-                path=roots.path(facts.root_id, facts.path),
-                relative=Path(os.fsdecode(facts.path)),
-                size=(facts.width, facts.height),
-                num_local=facts.num_local,
-            )
-            for facts in (rows[image_id] for image_id in ids)
-        ]
+        return [_stored_image(rows[image_id], roots) for image_id in ids]
+
+    def images_after(self, image_id: int, limit: int) -> list[StoredImage]:
+        """The first ``limit`` images with greater ids, in order of id."""
+        with self.snapshot():
+            roots = self._roots()
+            return [_stored_image(facts, roots) for facts in self._catalogue.after(image_id, limit)]
 
     def global_descriptors(self) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,) int64, ascending, and global descriptors (N, D) float32 of all images."""
@@ -342,6 +339,11 @@ class Collection:
         if stored is None:
             raise OpenDelgError(f"image must be in the collection, got id {image_id}")
         return np.frombuffer(stored, "<f4").astype(np.float32)
+
+    def similarity(self, image_id: int, query_descriptor: np.ndarray) -> float:
+        """Similarity of one image and a query descriptor (D,), as `nearest` gives it."""
+        stored = self.global_descriptor(image_id)
+        return float(exact_similarities(stored[None], query_descriptor)[0])
 
     def local_features(self, image_ids: Sequence[int] | np.ndarray) -> list[LocalFeatures]:
         """Local features of these images, in their order; OpenDelgError if one is missing."""
@@ -489,6 +491,16 @@ class Collection:
             if self._catalogue.delete_failure(root_id, relative):
                 return True
         return False
+
+
+def _stored_image(facts: ImageFacts, roots: Roots) -> StoredImage:
+    return StoredImage(
+        id=facts.id,
+        path=roots.path(facts.root_id, facts.path),
+        relative=Path(os.fsdecode(facts.path)),
+        size=(facts.width, facts.height),
+        num_local=facts.num_local,
+    )
 
 
 def _shown(item: int | Path) -> str:

@@ -23,6 +23,10 @@ _CANNOT_SHARE = {*_CANNOT_WRITE, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+class WriterBusyError(OpenDelgError):
+    """Another process writes to the collection."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """An open connection, in autocommit mode: transactions are begun by hand."""
@@ -122,7 +126,7 @@ def lock_for_writing(folder: Path) -> sqlite3.Connection:
             except sqlite3.OperationalError as error:
                 if _primary_code(error) != sqlite3.SQLITE_BUSY:
                     raise
-                raise OpenDelgError(
+                raise WriterBusyError(
                     f"collection must have one writer at a time, got a second one for "
                     f"{str(folder)!r}; wait until the other `delg index` or `delg remove` is done"
                 ) from error

@@ -147,12 +147,18 @@ class NearestIndex:
         return loaded, stamp
 
 
+def exact_similarities(descriptors: np.ndarray, query_descriptor: np.ndarray) -> np.ndarray:
+    """Dot products (K,) float32 of descriptors (K, D) with a query (D,), rounded once."""
+    products = descriptors.astype(np.float64) * query_descriptor.astype(np.float64)
+    similarities: np.ndarray = products.sum(axis=1).astype(np.float32)
+    return similarities
+
+
 def measured(
     ids: np.ndarray, rows: np.ndarray, query_descriptor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids (K,) by exact similarity (K,) float32 of rows (K, D), best first, ties by id."""
-    products = rows.astype(np.float64) * query_descriptor.astype(np.float64)
-    similarities = products.sum(axis=1).astype(np.float32)
+    similarities = exact_similarities(rows, query_descriptor)
     order = np.lexsort((ids, -similarities))
     return ids[order], similarities[order]
 

@@ -8,9 +8,10 @@ from urllib.parse import quote
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from opendelg.answers import query_side, result_evidence
 from opendelg.evidence import png_name, remove_earlier_evidence, write_page, write_png
 from opendelg.image import read_image
-from opendelg.search import Searcher, SearchResponse, query_side, result_evidence
+from opendelg.search import Searcher, SearchResponse
 from opendelg.whole_files import replacing
 
 RESULTS_SHOWN = 5  # with a PNG each

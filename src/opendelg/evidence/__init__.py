@@ -12,7 +12,7 @@ from opendelg.evidence.failures_page import (
     failures_title,
     write_failures_page,
 )
-from opendelg.evidence.page import write_page
+from opendelg.evidence.page import page_html, write_page
 from opendelg.evidence.records import Box, Evidence, Side
 from opendelg.evidence.wording import percent, verdict
 from opendelg.evidence.writing import remove_earlier_evidence
@@ -25,6 +25,7 @@ __all__ = [
     "Side",
     "draw_evidence",
     "failures_title",
+    "page_html",
     "percent",
     "png_name",
     "remove_earlier_evidence",

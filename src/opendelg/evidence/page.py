@@ -72,6 +72,21 @@ def write_page(
         OpenDelgError: If the disk is full or the folder is not writable.
     """
     make_folder(folder)
+    html = page_html(query, query_box, evidences, seconds=seconds, settings=settings)
+    path = folder / _PAGE_NAME
+    write_whole(path, html.encode())
+    return path
+
+
+def page_html(
+    query: Side,
+    query_box: Box | None,
+    evidences: Sequence[Evidence],
+    *,
+    seconds: Mapping[str, float] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> str:
+    """The page of :func:`write_page`, whose arguments these are."""
     query_photo = read_photo(query, PHOTO_SIDE)
     # A box belongs to the photo that was searched, not to one that has taken its place.
     box = query_box if query_photo.is_as_indexed else None
@@ -81,7 +96,7 @@ def write_page(
         for number, evidence in enumerate(evidences, 1)
     ]
     title, explanation = headline(evidences)
-    html = page_template("page.html.jinja", "page.css").render(
+    return page_template("page.html.jinja", "page.css").render(
         title=title,
         explanation=explanation,
         query=query,
@@ -95,9 +110,6 @@ def write_page(
         seconds=", ".join(f"{name} {value:.2f}" for name, value in (seconds or {}).items()),
         max_lines=MAX_LINES,
     )
-    path = folder / _PAGE_NAME
-    write_whole(path, html.encode())
-    return path
 
 
 def _pair(

@@ -52,7 +52,8 @@ def read_photo(side: Side, draft_size: int) -> Photo:
         A photo; without pixels if the file is missing or cannot be read.
     """
     try:
-        image = read_image(side.path, draft_size=draft_size)
+        source = side.path if side.data is None else side.data
+        image = read_image(source, draft_size=draft_size)
     except ImageError as error:
         known = (max(1, side.size[0]), max(1, side.size[1]))
         return Photo(None, known, problem=_reason(side, error))

@@ -26,6 +26,7 @@ class Side:
     label: str  # what to call it, usually the file name
     path: Path
     size: tuple[int, int]  # (width, height) px of the original, upright image when it was indexed
+    data: bytes | None = field(default=None, repr=False)  # the file, if it is not read from path
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """The forward pass on ONNX Runtime: the fastest on CPUs, and free of torch."""
 
-import os
-
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 
 from opendelg.runtime.architecture import Architecture
 from opendelg.runtime.onnx_graph import Part, build_graph
 from opendelg.runtime.protocol import RawFeatures, check_images
+from opendelg.threads import available_cores
 from opendelg.weights import Weights
 
 
@@ -45,13 +44,6 @@ class OnnxRuntime:
         if want_local:
             attention, local_descriptors = self._local.run(None, {"shallow": shallow})
         return RawFeatures(global_descriptors, attention, local_descriptors)
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
