@@ -2,6 +2,8 @@
 
     python benchmarks/training.py              a ResNet-18 at 160 px, batches of 32
     python benchmarks/training.py --workers 0  views cut out between the steps, not beside them
+    python benchmarks/training.py --views-on device --workers 0 --precision bf16-mixed \\
+        --size 224 --batch 256                 on a GPU
 
 The bare passes are those of the same network and losses on one batch that stays in memory, with the
 same optimiser and precision.  Both take turns, since machines change their pace.
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="counted steps of a turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--views-on", choices=["loader", "device"], default="loader")
     parser.add_argument("--precision", choices=["bf16-mixed", "32-true"], default="32-true")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -63,7 +66,11 @@ def main() -> None:
         draw_photos(Path(folder) / "photos")
         config = TrainingConfig(
             model=RESNET18,
-            data=DataConfig((PhotoFolder(f"{folder}/photos"),), image_size=options.size),
+            data=DataConfig(
+                (PhotoFolder(f"{folder}/photos"),),
+                image_size=options.size,
+                views_on=options.views_on,
+            ),
             optimiser=OptimiserConfig(learning_rate=1e-3),
             steps=options.steps + WARM_UP,
             batch_size=options.batch,

@@ -112,7 +112,11 @@ class Delg(nn.Module):
 
     def global_descriptor(self, shallow: Tensor) -> Tensor:
         """Global descriptors (B, D) of the stride-16 shallow map, before normalisation."""
-        pooled = gem(self.backbone.deep(shallow), self.config.gem_power, self.config.gem_epsilon)
+        return self.pooled_descriptor(self.backbone.deep(shallow))
+
+    def pooled_descriptor(self, deep: Tensor) -> Tensor:
+        """Global descriptors (B, D) of the deep map (B, C, H, W), before normalisation."""
+        pooled = gem(deep, self.config.gem_power, self.config.gem_epsilon)
         descriptor: Tensor = self.whitening(pooled)
         return descriptor.float()
 

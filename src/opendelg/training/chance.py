@@ -12,7 +12,7 @@ from torch import Tensor
 from opendelg.scrambling import scrambled
 
 # What is drawn for; each has random numbers of its own.
-ORDER, VIEW, LIGHT, CROP = range(4)
+ORDER, VIEW, LIGHT, CROP, MIX = range(5)
 
 
 def seeds_of(seed: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
@@ -40,7 +40,10 @@ class Chance:
         keys = scrambled(self._seeds[:, None] ^ scrambled(np.arange(count, dtype=np.uint64)))
         shares = (keys >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
         numbers = torch.from_numpy(2 * shares - 1).view(len(keys), *shape)
-        return numbers.to(self._generator.device)
+        if self._generator.device.type == "cuda":
+            # From pageable memory the copy would wait until the device has done all it was given.
+            numbers = numbers.pin_memory()
+        return numbers.to(self._generator.device, non_blocking=True)
 
     def normal(self, *shape: int) -> Tensor:
         """Numbers (B, *shape) float32 of mean 0 and deviation 1."""

@@ -132,6 +132,12 @@ class TrainingConfig:
             and not self.data.is_in_memory
         ):
             raise ValueError("keep_in_memory must be true with a descriptor_teacher, got false")
+        cells = self.data.image_size // 32
+        if self.distillation and max(self.distillation.view_windows, default=0) > cells:
+            raise ValueError(
+                f"view_windows must be at most {cells} cells at image_size "
+                f"{self.data.image_size}, got {self.distillation.view_windows}"
+            )
         if self.heads == "global" and self.global_loss_from > 0 and self.distillation is None:
             raise ValueError("global_loss_from must be 0 where nothing but the global loss counts")
         if self.heads == "local" and self.distillation is not None:

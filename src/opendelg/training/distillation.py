@@ -38,6 +38,13 @@ class DistillationConfig:
     # descriptor of the view, and its map, which a linear layer shall tell from the student's.
     view_weight: float = 0.0
     map_weight: float = 0.0
+    # Side, in cells of the student's deep map, of square windows of a view; the descriptor of each
+    # shall equal the teacher's of that part of its map.  They count as much as the whole view.
+    view_windows: tuple[int, ...] = ()
+    # Share of every batch that is blended with other views of it until the global loss counts:
+    # what the teacher says of a blend is a target like any other, so a small set has more to teach
+    # (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", 2022).
+    mixed_share: float = 0.0
     # Hints need no whole view: the first steps learn them alone, from small crops of the views,
     # three times as many a second.
     hint_only_steps: int = 0
@@ -55,6 +62,14 @@ class DistillationConfig:
             raise ValueError(f"hint_until must be in [0, 1], got {self.hint_until}")
         if self.asks_about_views and not self.descriptor_teacher:
             raise ValueError("view_weight and map_weight must be 0 without a descriptor_teacher")
+        if self.view_windows and not self.view_weight:
+            raise ValueError(
+                f"view_windows must be empty without view_weight, got {self.view_windows}"
+            )
+        if min(self.view_windows, default=2) < 2:
+            raise ValueError(f"view_windows must be at least 2 cells, got {self.view_windows}")
+        if not 0 <= self.mixed_share < 1:
+            raise ValueError(f"mixed_share must be in [0, 1), got {self.mixed_share}")
         if min(self.photo_side, self.hint_only_size) < 32:
             raise ValueError(
                 f"photo_side and hint_only_size must be at least 32, "
@@ -90,6 +105,19 @@ def hint_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 def descriptor_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean cosine distance of (B, D) student descriptors to (B, D) unit-length targets."""
     return (1 - (functional.normalize(student.float()) * teacher).sum(dim=1)).mean()
+
+
+def blend(images: Tensor, count: int, weights: Tensor) -> Tensor:
+    """Blend each of the first ``count`` of (B, C, H, W) images with the next of them.
+
+    Args:
+        images: A batch in random order.
+        count: How many are blended; the others stay as they are.
+        weights: (B,) share of itself that an image keeps.
+    """
+    first = images[:count]
+    mixed = first.roll(1, 0).lerp(first, weights[:count, None, None, None])
+    return torch.cat([mixed, images[count:]])
 
 
 @torch.no_grad()  # not inference_mode: the teacher goes on to serve in training

@@ -11,11 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opendelg.model.delg import Delg
-from opendelg.model.pooling import gem
+from opendelg.model.pooling import gem, gem_of_windows
 from opendelg.training.augmentation import change_light
-from opendelg.training.chance import CROP, LIGHT, Chance, seeds_of
+from opendelg.training.chance import CROP, LIGHT, MIX, Chance, seeds_of
 from opendelg.training.config import TrainingConfig
-from opendelg.training.distillation import Teachers, descriptor_loss, hint_loss
+from opendelg.training.distillation import (
+    Teachers,
+    Whitening,
+    blend,
+    descriptor_loss,
+    hint_loss,
+)
 from opendelg.training.losses import ArcFace, local_losses
 from opendelg.training.resident import ResidentPhotos
 
@@ -120,20 +126,35 @@ class DelgTraining(lightning.LightningModule):
         if self._photos is not None:
             views = self._photos.views(positions, data.image_size, data.augmentation, chance)
         clean = ((views.float() - 128) / 128).contiguous(memory_format=torch.channels_last)
+        num_mixed = self._num_mixed(len(clean))
+        if num_mixed:
+            seeds = seeds_of(self.config.seed, MIX, numbers.numpy())
+            clean = blend(clean, num_mixed, (Chance(seeds, self.device).uniform() + 1) / 2)
         images = change_light(clean, data.augmentation, chance)
         if self._learns_hints_only:
             images = self._small_crop(images)
         stages = self.model.backbone(images.contiguous(memory_format=torch.channels_last))
         losses: Losses = {}
         if self.config.heads != "global":
-            losses |= self._local_losses(stages[-1], labels)
+            losses |= self._local_losses(stages[-1][num_mixed:], labels[num_mixed:])
         losses |= self._hint_losses(images, stages)
         if self.config.heads != "local" and not self._learns_hints_only:
-            losses |= self._global_losses(stages[-1], labels, positions, clean)
+            losses |= self._global_losses(stages[-1], labels, positions, clean, num_mixed)
         total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
         self.measured |= {name: loss.detach() for name, (loss, _) in losses.items()}
         self.measured["loss"] = total.detach()
         return total
+
+    @property
+    def _counts_global_loss(self) -> bool:
+        return self.global_step >= self.config.global_loss_from * self.config.steps
+
+    def _num_mixed(self, batch_size: int) -> int:
+        """How many of a batch, from its first, are blends and have no label."""
+        config = self.config.distillation
+        if config is None or self._counts_global_loss:
+            return 0
+        return round(config.mixed_share * batch_size)
 
     @property
     def _learns_hints_only(self) -> bool:
@@ -166,19 +187,27 @@ class DelgTraining(lightning.LightningModule):
         }
 
     def _global_losses(
-        self, shallow: Tensor, labels: Tensor, positions: Tensor, clean: Tensor
+        self,
+        shallow: Tensor,
+        labels: Tensor,
+        positions: Tensor,
+        clean: Tensor,
+        num_mixed: int = 0,
     ) -> Losses:
-        descriptors = self.model.global_descriptor(shallow)
+        deep = self.model.backbone.deep(shallow)
+        descriptors = self.model.pooled_descriptor(deep)
         losses: Losses = {}
-        if self.global_step >= self.config.global_loss_from * self.config.steps:
+        if self._counts_global_loss:
             logits = self.global_classifier(descriptors, labels)
             loss = functional.cross_entropy(logits, labels)
             losses["global"] = (loss, self.config.loss.global_weight)
         config, teachers = self.config.distillation, self.teachers
         if config is None:
             return losses
-        if teachers.photo_descriptors is not None:
-            loss = descriptor_loss(descriptors, teachers.photo_descriptors[positions])
+        if config.descriptor_weight > 0 and teachers.photo_descriptors is not None:
+            loss = descriptor_loss(
+                descriptors[num_mixed:], teachers.photo_descriptors[positions[num_mixed:]]
+            )
             losses["descriptor"] = (loss, config.descriptor_weight)
         if config.asks_about_views and teachers.descriptor is not None:
             with torch.no_grad():
@@ -186,9 +215,22 @@ class DelgTraining(lightning.LightningModule):
             if config.view_weight > 0 and teachers.whitening is not None:
                 loss = descriptor_loss(descriptors, teachers.whitening.apply(gem(given)))
                 losses["view"] = (loss, config.view_weight)
+                losses |= self._window_losses(deep, given, teachers.whitening)
             if config.map_weight > 0:
                 loss = hint_loss([self.map_predictor(shallow)], [given])
                 losses["map"] = (loss, config.map_weight)
+        return losses
+
+    def _window_losses(self, deep: Tensor, given: Tensor, whitening: Whitening) -> Losses:
+        """As the loss of whole views, of windows: a map says more than the one descriptor of it."""
+        config = self.config.distillation
+        assert config is not None
+        losses: Losses = {}
+        for side in config.view_windows:
+            own = self.model.whitening(gem_of_windows(deep, side, stride=2))
+            # Two of the teacher's cells are one of the deep map.
+            wanted = whitening.apply(gem_of_windows(given, 2 * side, stride=4))
+            losses[f"windows_{side}"] = (descriptor_loss(own, wanted), config.view_weight)
         return losses
 
     def _hint_losses(self, images: Tensor, stages: list[Tensor]) -> Losses:
