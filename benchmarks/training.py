@@ -1,9 +1,9 @@
-"""Views per second of `delg train`'s loop, against the bare forward and backward passes.
+r"""Views per second of `delg train`'s loop, against the bare forward and backward passes.
 
     python benchmarks/training.py              a ResNet-18 at 160 px, batches of 32
     python benchmarks/training.py --workers 0  views cut out between the steps, not beside them
-    python benchmarks/training.py --views-on device --workers 0 --precision bf16-mixed \\
-        --size 224 --batch 256                 on a GPU
+    python benchmarks/training.py --views-on device --workers 0 --size 224 --batch 256 \
+        --precision bf16-mixed                 on a GPU
 
 The bare passes are those of the same network and losses on one batch that stays in memory, with the
 same optimiser and precision.  Both take turns, since machines change their pace.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from opendelg.model.pooling import gem
+from opendelg.model.pooling import gem, gem_of_windows
 
 MAPS = torch.tensor([[[[1.0, 2.0]], [[3.0, -7.0]]]])  # (1, 2, 1, 2)
 
@@ -43,3 +43,14 @@ def test_gradients_of_zeros_are_finite():
     maps = torch.zeros(1, 2, 3, 3, requires_grad=True)
     gem(maps).sum().backward()
     assert torch.isfinite(maps.grad).all()
+
+
+def test_windows_are_pooled_as_maps_of_their_own():
+    maps = torch.rand(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))
+    pooled = gem_of_windows(maps, 3, stride=2, power=2.5)
+    assert pooled.shape == (2 * 3 * 2, 3)
+    corners = [(y, x) for y in (0, 2, 4) for x in (0, 2)]
+    expected = torch.stack(
+        [gem(maps[:, :, y : y + 3, x : x + 3], power=2.5) for y, x in corners], dim=1
+    )
+    torch.testing.assert_close(pooled, expected.flatten(0, 1))

@@ -4,7 +4,7 @@ import torch
 
 from opendelg.scrambling import scrambled
 from opendelg.training.chance import LIGHT, VIEW, Chance, seeds_of
-from opendelg.training.order import Visits
+from opendelg.training.order import PhotoNumbers, Visit, Visits
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def test_seeds_depend_on_run_purpose_and_number():
 def test_numbers_of_a_view_do_not_depend_on_its_batch():
     together, alone = (Chance(seeds_of(0, LIGHT, np.array(n)), CPU) for n in ([4, 5, 6], [5]))
     assert torch.equal(together.uniform(3)[1:2], alone.uniform(3))
-    assert torch.equal(together.normal(3, 8)[1:2], alone.normal(3, 8))
+    assert torch.equal(together.noise(3, 8, 6)[1:2], alone.noise(3, 8, 6))
 
 
 def test_each_call_draws_evenly_and_anew():
@@ -35,9 +35,27 @@ def test_each_call_draws_evenly_and_anew():
     assert (first**2).mean(dim=0).tolist() == pytest.approx([1 / 3, 1 / 3], abs=0.02)
     correlations = np.corrcoef(torch.cat([first, second], dim=1).numpy().T)
     assert np.abs(correlations - np.eye(4)).max() < 0.05
-    noise = chance.normal(4)
+
+
+def test_noise_is_normal_and_differs_between_views_and_calls():
+    chance = Chance(seeds_of(0, LIGHT, np.arange(300)), CPU)
+    noise, again = chance.noise(3, 8, 12), chance.noise(3, 8, 12)
+    assert noise.shape == (300, 3, 8, 12)
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
     assert noise.std().item() == pytest.approx(1, abs=0.05)
+    assert len(np.unique(noise.numpy(), axis=0)) > 250  # of 16 x 8 x 12 that there are
+    assert not torch.equal(noise, again)
+    correlations = np.corrcoef(noise[:50].flatten(1).numpy())
+    assert np.abs(correlations - np.eye(50)).mean() < 0.08
+
+
+def test_batches_by_number_are_those_of_single_views():
+    labels = np.array([5, 3, 8, 1])
+    batch = [Visit(2, 40), Visit(0, 41)]
+    views, *numbers = PhotoNumbers(labels)[batch]
+    assert views.shape == (2, 0)
+    assert [part.tolist() for part in numbers] == [[8, 5], [2, 0], [40, 41]]
+    assert {part.dtype for part in numbers} == {torch.int64}
 
 
 def visits(**changes):

@@ -8,6 +8,7 @@ from opendelg.model.pooling import gem
 from opendelg.model.resnet import LAYOUTS, ResNet
 from opendelg.training.distillation import (
     DistillationConfig,
+    blend,
     cached_pooled_descriptors,
     descriptor_loss,
     fit_whitening,
@@ -226,12 +227,24 @@ def test_descriptors_of_other_photos_or_sizes_are_computed(teacher, photos, tmp_
     assert not np.allclose(first, other)
 
 
+def test_blends_are_weighed_means_with_the_image_before_and_the_others_stay():
+    images = torch.tensor([1.0, 2.0, 4.0, 8.0])[:, None, None, None].expand(4, 3, 2, 2)
+    blended = blend(images, 3, torch.tensor([0.0, 0.5, 1.0, 0.5]))
+    assert blended[:, 0, 0, 0].tolist() == [4.0, 1.5, 4.0, 8.0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"hint_weight": -1.0}, "weights of distillation must not be negative, got"),
         ({"hint_until": 1.5}, "hint_until must be in"),
         ({"view_weight": 1.0}, "must be 0 without a descriptor_teacher"),
+        ({"view_windows": (3,)}, "view_windows must be empty without view_weight, got"),
+        (
+            {"descriptor_teacher": "a", "view_weight": 1.0, "view_windows": (1,)},
+            "view_windows must be at least 2 cells, got",
+        ),
+        ({"mixed_share": 1.0}, "mixed_share must be in"),
         ({"photo_side": 8}, "photo_side and hint_only_size must be at least 32, got 8 and 96"),
         ({"hint_only_steps": 5}, "hint_only_steps must be 0 without a hint_teacher .*, got 5"),
     ],

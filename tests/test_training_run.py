@@ -16,11 +16,12 @@ pytest.importorskip("lightning", reason="training needs the extra 'train'")
 from opendelg.errors import OpenDelgError
 from opendelg.model import Delg, ModelConfig
 from opendelg.model.resnet import LAYOUTS, ResNet
+from opendelg.training import module as module_file
 from opendelg.training import run as run_file
 from opendelg.training.config import OptimiserConfig, TrainingConfig, ValidationConfig
 from opendelg.training.data import DataConfig
-from opendelg.training.distillation import DistillationConfig
-from opendelg.training.losses import LossConfig
+from opendelg.training.distillation import DistillationConfig, blend
+from opendelg.training.losses import LossConfig, local_losses
 from opendelg.training.module import DelgTraining
 from opendelg.training.photos import PhotoFolder
 from opendelg.training.teacher import Teacher
@@ -312,6 +313,46 @@ def test_a_student_learns_what_the_teacher_says_of_each_view(
     run_file.train(replace(distilled, distillation=teachers))
     losses = [loss.item() for loss in steps_taken]
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+
+
+def test_windows_of_views_are_learnt_from_too(distilled, steps_taken, monkeypatch, tmp_path):
+    pooled = np.random.default_rng(0).normal(size=(12, 8)) ** 2
+    monkeypatch.setattr(run_file, "cached_pooled_descriptors", lambda *_: pooled)
+    teachers = DistillationConfig(
+        descriptor_teacher="b.npz", descriptor_weight=0.0, view_weight=1.0, view_windows=(2, 3)
+    )
+    data = replace(distilled.data, image_size=96)
+    model = replace(TINY, num_global_dimensions=6)
+    run_file.train(replace(distilled, data=data, model=model, distillation=teachers, log_every=1))
+    entry = log_of(tmp_path / "run")[0]
+    assert entry["loss"] == pytest.approx(entry["view"] + entry["windows_2"] + entry["windows_3"])
+    losses = [loss.item() for loss in steps_taken]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+
+
+def test_windows_must_fit_into_the_map(config):
+    teachers = DistillationConfig(descriptor_teacher="b", view_weight=1.0, view_windows=(3,))
+    with pytest.raises(ValueError, match="view_windows must be at most 2 cells at image_size 64"):
+        replace(config, data=replace(config.data, image_size=64), distillation=teachers)
+
+
+def test_blends_end_where_the_global_loss_begins_and_have_no_label(distilled, monkeypatch):
+    labelled, blended = [], []
+
+    def recorded(model, classifier, shallow, *others):
+        labelled.append(len(shallow))
+        return local_losses(model, classifier, shallow, *others)
+
+    def recorded_blend(images, count, weights):
+        blended.append(count)
+        return blend(images, count, weights)
+
+    monkeypatch.setattr(module_file, "local_losses", recorded)
+    monkeypatch.setattr(module_file, "blend", recorded_blend)
+    teachers = DistillationConfig(hint_teacher="a.npz", descriptor_teacher="b.npz", mixed_share=0.5)
+    config = replace(distilled, steps=4, batch_size=8, global_loss_from=0.5, distillation=teachers)
+    run_file.train(config)
+    assert (blended, labelled) == ([4, 4], [4, 4, 8, 8])
 
 
 def test_hints_end_at_their_share_of_the_steps(distilled, tmp_path):

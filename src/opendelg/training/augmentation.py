@@ -98,4 +98,4 @@ def change_light(images: Tensor, config: AugmentationConfig, chance: Chance) -> 
     is_blurred = (chance.uniform(1, 1, 1) + 1) / 2 < config.blur_probability
     images = torch.where(is_blurred, blurred, images)
     level = (chance.uniform(1, 1, 1) + 1) / 2 * config.max_noise
-    return (images + chance.normal(*images.shape[1:]) * level).clamp(-1, 1)
+    return (images + chance.noise(*images.shape[1:]) * level).clamp(-1, 1)

@@ -82,9 +82,9 @@ def use_one_thread(worker: int) -> None:
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Random views of photos, which are held in memory or read at every visit.
 
-    An item is a view (3, S, S) uint8, its label and the photo's position, both int64; where views
-    are made on the device, the view is empty.  In memory, photos that cannot be read are left
-    out.  Else another photo of the same class takes their place, and of any class if it has none.
+    An item is a view (3, S, S) uint8, its label and the photo's position, both int64.  In memory,
+    photos that cannot be read are left out.  Else another photo of the same class takes their
+    place, and of any class if it has none.
     """
 
     def __init__(self, photo_list: PhotoList, config: DataConfig) -> None:
@@ -128,15 +128,11 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.photos)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        if self.config.views_on == "device":
-            view = torch.empty(0)
-        else:
-            # From torch's generator, which `order.SeededViews` seeds for every visit.
-            random = np.random.default_rng(int(torch.randint(2**62, ()).item()))
-            position, pixels = self._readable(position, random)
-            size, augmentation = self.config.image_size, self.config.augmentation
-            view = torch.from_numpy(random_view(pixels, size, augmentation, random))
-            view = view.permute(2, 0, 1)
+        # From torch's generator, which `order.SeededViews` seeds for every visit.
+        random = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+        position, pixels = self._readable(position, random)
+        size, augmentation = self.config.image_size, self.config.augmentation
+        view = torch.from_numpy(random_view(pixels, size, augmentation, random)).permute(2, 0, 1)
         return view, torch.tensor(int(self.labels[position])), torch.tensor(position)
 
     def _readable(self, position: int, random: np.random.Generator) -> tuple[int, np.ndarray]:

@@ -108,7 +108,7 @@ def descriptor_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, count: int, weights: Tensor) -> Tensor:
-    """Blend each of the first ``count`` of (B, C, H, W) images with the next of them.
+    """Blend each of the first ``count`` of (B, C, H, W) images with the one before it.
 
     Args:
         images: A batch in random order.

@@ -79,6 +79,22 @@ class Visits(Sampler[list[Visit]]):
                 yield visits[first : first + share]
 
 
+class PhotoNumbers(Dataset[tuple[Tensor, ...]]):
+    """What a batch is made of where the device makes the views: an item is a batch of visits.
+
+    Views (B, 0), which are empty, labels, positions of photos and numbers of views (B,) int64.  One
+    view after the other, as `SeededViews` takes them, a GPU would wait half the time.
+    """
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self._labels = torch.from_numpy(np.asarray(labels, np.int64))
+
+    def __getitem__(self, visits: list[Visit]) -> tuple[Tensor, ...]:
+        positions = torch.tensor([visit.position for visit in visits])
+        numbers = torch.tensor([visit.number for visit in visits])
+        return torch.empty(len(visits), 0), self._labels[positions], positions, numbers
+
+
 class SeededViews(Dataset[tuple[Tensor, ...]]):
     """Items of a dataset by visit: what it draws from torch's generator depends on the visit only.
 

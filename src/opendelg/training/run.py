@@ -27,7 +27,7 @@ from opendelg.training.data import Views, use_one_thread
 from opendelg.training.distillation import Teachers, cached_pooled_descriptors, fit_whitening
 from opendelg.training.log import TrainingLog
 from opendelg.training.module import DelgTraining
-from opendelg.training.order import SeededViews, Visits
+from opendelg.training.order import PhotoNumbers, SeededViews, Visits
 from opendelg.training.photos import PhotoList, list_photos
 from opendelg.training.processes import (
     is_started_by_torchrun,
@@ -143,6 +143,13 @@ def _loader(
         num_processes=num_processes(),
         accumulate=config.accumulate,
     )
+    if config.data.views_on == "device":
+        return DataLoader(
+            PhotoNumbers(views.labels),
+            batch_size=None,
+            sampler=visits,
+            pin_memory=torch.cuda.is_available(),
+        )
     return DataLoader(
         SeededViews(views, config.seed),
         batch_sampler=visits,
