@@ -3,7 +3,10 @@
 import json
 import math
 import unicodedata
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
@@ -171,6 +174,25 @@ def open_with_extractor(
     except BaseException:
         collection.close()
         raise
+
+
+@contextmanager
+def kept_or_temporary(
+    collection: Path | None,
+    model: str | None,
+    profile_name: str | None,
+    device: Device,
+    threads: int | None,
+    settings: "DelfConfig | None" = None,
+) -> Iterator[tuple["Collection", "Extractor"]]:
+    """As `open_with_extractor`; without a folder the features are forgotten in the end."""
+    with ExitStack() as stack:
+        folder = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
+        opened, extractor = open_with_extractor(
+            folder, model, profile_name, device, threads, settings
+        )
+        stack.enter_context(opened)
+        yield opened, extractor
 
 
 def print_json(value: dict[str, Any]) -> None:
