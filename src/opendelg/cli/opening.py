@@ -131,23 +131,6 @@ def _extraction(
     return None if profile_name is None else profile(profile_name)
 
 
-def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
-    """The collection in `folder`, a new one if there is none, made by the extractor or refused."""
-    from opendelg.collection import Collection
-    from opendelg.recipes import recipe_of
-
-    recipe = recipe_of(extractor)
-    if not Collection.exists(folder):
-        return Collection.create(folder, recipe, extractor.config.precision)
-    collection = Collection.open(folder)
-    try:
-        collection.require_recipe(recipe)
-    except BaseException:
-        collection.close()
-        raise
-    return collection
-
-
 def open_with_extractor(
     folder: Path,
     model: str | None,
@@ -161,7 +144,7 @@ def open_with_extractor(
     A collection that exists decides what is not named; what is named must be the collection's.
     """
     from opendelg.collection import Collection
-    from opendelg.recipes import extractor_for
+    from opendelg.recipes import extractor_for, open_or_create
 
     if not Collection.exists(folder):
         extractor = open_extractor(model, profile_name, device, threads, settings)
