@@ -131,7 +131,7 @@ def _list(found: "list[Found]", json: bool) -> None:
 
 
 def _print(done: "list[Reproduced]", weights: "Weights") -> None:
-    """One table for all, then what a reader must know of each."""
+    """One table for all, then what a reader must know of it."""
     from opendelg.evaluation.published_figures import compare_figures, why_not_compared
 
     rows = [
@@ -142,33 +142,37 @@ def _print(done: "list[Reproduced]", weights: "Weights") -> None:
     if rows:
         _print_table(rows)
     for one in done:
-        print(f"\n{one.name}: {shown(one.report.title)}; {shown(one.file)}")
-        for reason in why_not_compared(one.run, weights):
-            print(f"no difference, as {shown(reason)}")
-        for note in one.report.notes:
+        print(
+            f"\n{shown(one.name)}: {len(one.run.queries)} queries, "
+            f"{one.run.num_database} database images, run {shown(one.file)}"
+        )
+        for note in one.run.notes:
             print(f"note: {shown(note)}")
-    for source in dict.fromkeys(f.source for row in rows for f in row.published.values()):
-        print(f"published: {source}")
+        for reason in why_not_compared(one.run, weights):
+            if reason not in one.run.notes:
+                print(f"no difference is shown, as {shown(reason)}")
+    sources = dict.fromkeys(f.source for row in rows for f in row.published.values())
+    if sources:
+        print("\npublished figures:")
+    for source in sources:
+        print(f"  {source}")
 
 
 def _print_table(rows: "list[ComparedFigure]") -> None:
     models = list(dict.fromkeys(model for row in rows for model in row.published))
-    head = ["benchmark", "stage", "measure", "ours", *models, "difference"]
-    table = [head]
+    head = ["benchmark", "stage", "measure", "ours ", *models]
+    has_difference = any(row.difference is not None for row in rows)
+    table = [[*head, "difference"] if has_difference else head]
     for row in rows:
+        ours = f"{100 * row.ours:.2f}{'*' if row.is_of_other_data else ' '}"
         published = [row.published.get(model) for model in models]
-        table.append(
-            [
-                shown(row.dataset),
-                row.stage,
-                row.measure,
-                f"{100 * row.ours:.2f}",
-                *("" if figure is None else f"{100 * figure.value:.2f}" for figure in published),
-                "" if row.difference is None else f"{100 * row.difference:+.2f}",
-            ]
-        )
-    if all(not line[-1] for line in table[1:]):
-        table = [line[:-1] for line in table]
+        line = [
+            *(shown(row.dataset), row.stage, row.measure, ours),
+            *("" if figure is None else f"{100 * figure.value:.2f}" for figure in published),
+        ]
+        if has_difference:
+            line.append("" if row.difference is None else f"{100 * row.difference:+.2f}")
+        table.append(line)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = [
@@ -176,6 +180,8 @@ def _print_table(rows: "list[ComparedFigure]") -> None:
             for number, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+    if any(row.is_of_other_data for row in rows):
+        print("* not comparable with published figures, see the notes")
 
 
 def _as_json(

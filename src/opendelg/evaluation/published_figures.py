@@ -38,6 +38,7 @@ class ComparedFigure:
     stage: str
     measure: str
     ours: float  # in [0, 1]
+    is_of_other_data: bool  # it would say nothing beside published figures, whatever the weights
     published: Mapping[str, PublishedFigure]  # by model
     difference: float | None  # ours - published; None where they may not be compared
 
@@ -69,7 +70,12 @@ def why_not_compared(run: Run, weights: Weights) -> list[str]:
         reasons.append(f"weights {weights.name!r} are not published ones")
     if run.about["extraction"] != settings_as_dict(ExtractionConfig()):
         reasons.append("the settings are not those of the profile paper")
-    return [*reasons, *(note for note in run.notes if "not comparable" in note.lower())]
+    return reasons + other_data(run)
+
+
+def other_data(run: Run) -> list[str]:
+    """The notes of a run that say it is not of the whole data, or not by the published rules."""
+    return [note for note in run.notes if "not comparable" in note.lower()]
 
 
 def compare_figures(
@@ -97,7 +103,11 @@ def compare_figures(
             if beside or _is_main(measure, list(row)):
                 own_figure = beside.get(own or "") if is_comparable else None
                 difference = None if own_figure is None else ours - own_figure.value
-                compared.append(ComparedFigure(dataset, stage, measure, ours, beside, difference))
+                compared.append(
+                    ComparedFigure(
+                        dataset, stage, measure, ours, bool(other_data(run)), beside, difference
+                    )
+                )
     return compared
 
 
