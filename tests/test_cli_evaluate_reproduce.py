@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from opendelg.datasets.revisited import OFFICIAL
+from opendelg.evaluation import protocols
 from opendelg.evaluation.runs import read_run
 from opendelg.weights import Weights, write_weights
 from tests.gldv2_samples import make_gldv2
@@ -268,3 +269,26 @@ def test_the_list_says_what_is_there_and_what_is_missing(reproduce: Command, dat
     listed = reproduce("--list", "--json").json
     assert [one["name"] for one in listed["found"]] == ["roxford5k"]
     assert "roxford5k+r1m" in listed["missing"]
+
+
+def test_an_output_folder_that_is_a_file_is_told(reproduce: Command, runs: Path) -> None:
+    runs.write_text("")
+    result = reproduce()
+    assert result.code == 1
+    assert f"roxford5k: error: File exists: {runs}" in result.err
+
+
+def test_what_was_stopped_goes_on(
+    reproduce: Command, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(protocols, "evaluate_revisited", stop)
+        stopped = reproduce()
+    assert (stopped.code, stopped.out) == (130, "")
+    assert "extracting: 8 of 8" in stopped.err
+    again = reproduce()
+    assert again.code == 0
+    assert "extracting: " not in again.err

@@ -80,6 +80,7 @@ def groups(
     delg evaluate groups --csv table.csv --images photos/ --profile accurate --json
     delg evaluate groups --csv table.csv --images photos/ --collection kept --expand 10 --augment 5
     """
+    from opendelg.datasets.groups import read_groups
     from opendelg.evaluation.preparation import PreparationConfig
     from opendelg.evaluation.protocols import Groups
     from opendelg.expansion import ExpansionConfig
@@ -92,7 +93,7 @@ def groups(
         PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
     )
     config = SearchConfig(rerank=rerank, expansion=expansion)
-    protocol = Groups.read(csv, images, config, preparation)
+    protocol = Groups(read_groups(csv, images), config, preparation)
     with kept_or_temporary(collection, model, profile, device, threads) as opened:
         run = protocol.run(*opened, progress)
     finish(run, save_run, json)

@@ -14,6 +14,7 @@ from opendelg.cli.opening import (
     ThreadsOption,
     open_extractor,
     print_json,
+    reason_of,
     shown,
 )
 from opendelg.cli.progress import byte_progress, progress
@@ -73,8 +74,8 @@ def reproduce(
         try:
             done.append(work.run(one))
         except (OpenDelgError, OSError) as error:
-            failed[one.name] = str(error)
-            _tell(f"{one.name}: error: {error}")
+            failed[one.name] = reason_of(error)
+            _tell(f"{one.name}: error: {failed[one.name]}")
     if json:
         print_json(_as_json(done, failed, extractor.weights))
     else:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from opendelg.errors import OpenDelgError
+
 if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.delf_config import DelfConfig
@@ -200,3 +202,10 @@ def shown(path: Path | str) -> str:
         else character.encode("unicode_escape").decode()
         for character in str(path)
     )
+
+
+def reason_of(error: OpenDelgError | OSError) -> str:
+    """What is wrong; the system's own errors without their number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error) or type(error).__name__
+    return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"

@@ -5,12 +5,13 @@ another one.  Each is read by the published rules: cropped queries, re-ranking a
 what is not all there the part that is, which its run then says.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from opendelg.datasets.groups import COLUMNS
+from opendelg.datasets.groups import COLUMNS, read_groups
 from opendelg.datasets.places import PlacesOptions, read_places
 from opendelg.datasets.places.dbstruct import SPECIFICATIONS, find_specification
 from opendelg.datasets.places.msls import VALIDATION_CITIES
@@ -105,7 +106,8 @@ def find_benchmarks(data: Path) -> list[Found]:
 
 
 def _is_open(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+    """Whether a folder is looked into: not if it is hidden, or one of the system's own."""
+    return path.is_dir() and not path.name.startswith(".") and os.access(path, os.R_OK | os.X_OK)
 
 
 def _chosen(candidates: list[Found]) -> Found:
@@ -134,7 +136,7 @@ def _datasets_in(folder: Path) -> Iterator[Found]:
 
 def _tables_in(folder: Path) -> Iterator[Found]:
     """Tables of photos labelled by groups; the photos lie in a folder of the table's name."""
-    for table in sorted(folder.glob("*.csv")):
+    for table in sorted(path for path in folder.glob("*.csv") if path.is_file()):
         with table.open(encoding="utf-8-sig", errors="replace") as file:
             columns = file.readline(200).strip().split(",")
         if set(COLUMNS) <= set(columns):
@@ -160,8 +162,8 @@ def _places_in(folder: Path) -> list[str]:
 
 def _read_groups(table: Path, _kept: Path) -> Groups:
     images = table.with_suffix("")
-    images = images if images.is_dir() else table.parent
-    return Groups.read(table, images, SearchConfig(), PreparationConfig())
+    dataset = read_groups(table, images if images.is_dir() else table.parent)
+    return Groups(dataset, SearchConfig(), PreparationConfig())
 
 
 def _read_revisited(

@@ -1,8 +1,7 @@
 """Each protocol as a value: a dataset that was read, the rules, and one call that runs it.
 
-The commands of `delg evaluate` and `reproduction` make them and call ``run``.  ``about`` is what
-the run will say made it, as far as that is known before anything is extracted: a saved run that
-says the same need not be made again.
+The commands of `delg evaluate` make them and call ``run``.  ``about`` is what the run will say made
+it, as far as that is known before: a saved run that says the same need not be made again.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from opendelg.collection import Collection
-from opendelg.datasets.groups import GroupsDataset, read_groups
+from opendelg.datasets.groups import GroupsDataset
 from opendelg.datasets.places import PlacesDataset
 from opendelg.datasets.revisited import (
     RevisitedDataset,
@@ -73,20 +72,14 @@ class ReadProtocol(Protocol):
 
 @dataclass(frozen=True)
 class Groups:
-    """Photos labelled by groups."""
+    """Photos labelled by groups; raises OpenDelgError if no query can find anything."""
 
     dataset: GroupsDataset
     config: SearchConfig
     preparation: PreparationConfig
 
-    @classmethod
-    def read(
-        cls, csv: Path, images: Path, config: SearchConfig, preparation: PreparationConfig
-    ) -> "Groups":
-        """The table and its images; raises as `read_groups` and `require_positives`."""
-        dataset = read_groups(csv, images)
-        require_positives(dataset)
-        return cls(dataset, config, preparation)
+    def __post_init__(self) -> None:
+        require_positives(self.dataset)
 
     def about(self, extractor: Extractor) -> Mapping[str, Any]:
         """As of `ReadProtocol`."""
