@@ -12,7 +12,7 @@ from opendelg.model import Delg, ModelConfig
 from opendelg.runtime import choose_runtime
 from opendelg.runtime.torch_runtime import load_network
 from opendelg.settings import settings_as_dict
-from opendelg.weights import read_weights
+from opendelg.weights import published_as, read_weights
 from opendelg.weights.object_names import OBJECT_GRAPH
 from opendelg.weights.tensorflow import import_weights
 from tests.official_samples import (
@@ -282,10 +282,17 @@ def test_released_models_have_their_own_threshold(tmp_path, imported, name, thre
     assert imported(tmp_path / name).score_threshold == threshold
 
 
+def test_released_models_are_known_as_published_under_any_name(tmp_path, imported):
+    write_slim_model(tmp_path / "r101delg_gld_20200814")
+    weights = imported(tmp_path / "r101delg_gld_20200814", name="mine", score_threshold=166.1)
+    assert published_as(weights) == "r101-gld"
+
+
 def test_a_given_threshold_and_name_count(tmp_path, imported):
     write_slim_model(tmp_path / "r50delg_gld_20200814")
     weights = imported(tmp_path / "r50delg_gld_20200814", name="mine", score_threshold=2.5)
     assert (weights.name, weights.score_threshold) == ("mine", 2.5)
+    assert published_as(weights) is None
 
 
 def test_an_archive_is_as_good_as_its_folder(tmp_path, imported):

@@ -1,5 +1,7 @@
 """Extractors by name, and the extractor that made a collection."""
 
+from pathlib import Path
+
 from opendelg.collection import Collection, Recipe
 from opendelg.extraction import ExtractionConfig, Extractor, profile
 from opendelg.runtime import Device, choose_runtime
@@ -60,6 +62,20 @@ def extractor_for(
     extractor = make_extractor(model or recipe.weights_name, config, device, threads)
     collection.require_recipe(recipe_of(extractor))
     return extractor
+
+
+def open_or_create(folder: Path, extractor: Extractor) -> Collection:
+    """The collection in `folder`, a new one if there is none, made by the extractor or refused."""
+    recipe = recipe_of(extractor)
+    if not Collection.exists(folder):
+        return Collection.create(folder, recipe, extractor.config.precision)
+    collection = Collection.open(folder)
+    try:
+        collection.require_recipe(recipe)
+    except BaseException:
+        collection.close()
+        raise
+    return collection
 
 
 def _known_as(weights: Weights) -> str:

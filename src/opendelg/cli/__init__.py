@@ -30,7 +30,7 @@ def main() -> None:
 
 def _run() -> None:
     from opendelg.cli.app import app
-    from opendelg.cli.opening import shown
+    from opendelg.cli.opening import reason_of, shown
 
     try:
         app()
@@ -39,15 +39,8 @@ def _run() -> None:
         sys.stderr.close()
         sys.exit(1)
     except (OpenDelgError, OSError) as error:
-        print(f"delg: error: {shown(_reason(error))}", file=sys.stderr)
+        print(f"delg: error: {shown(reason_of(error))}", file=sys.stderr)
         sys.exit(1)
-
-
-def _reason(error: OpenDelgError | OSError) -> str:
-    """What is wrong; the system's own errors without their number."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error) or type(error).__name__
-    return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
 
 
 def _say_interrupted() -> int:

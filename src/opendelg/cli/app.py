@@ -11,6 +11,7 @@ from opendelg.cli.evaluate_compare import compare
 from opendelg.cli.evaluate_failures import failures
 from opendelg.cli.evaluate_landmarks import gldv2_recognition, gldv2_retrieval
 from opendelg.cli.evaluate_places import places
+from opendelg.cli.evaluate_reproduce import reproduce
 from opendelg.cli.evaluate_revisited import register as register_revisited
 from opendelg.cli.extract import extract
 from opendelg.cli.index import index
@@ -38,6 +39,7 @@ register_revisited(evaluate)
 evaluate.command()(places)
 evaluate.command("gldv2-retrieval")(gldv2_retrieval)
 evaluate.command("gldv2-recognition")(gldv2_recognition)
+evaluate.command()(reproduce)
 evaluate.command()(compare)
 evaluate.command()(failures)
 app.add_typer(evaluate, name="evaluate")

@@ -1,8 +1,6 @@
 """`delg evaluate`: one sub-command per protocol."""
 
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +14,7 @@ from opendelg.cli.opening import (
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    open_with_extractor,
+    kept_or_temporary,
     parse_settings,
     print_json,
 )
@@ -83,13 +81,8 @@ def groups(
     delg evaluate groups --csv table.csv --images photos/ --collection kept --expand 10 --augment 5
     """
     from opendelg.datasets.groups import read_groups
-    from opendelg.evaluation.groups import (
-        evaluate_groups,
-        index_whole,
-        plan_groups,
-        require_positives,
-    )
     from opendelg.evaluation.preparation import PreparationConfig
+    from opendelg.evaluation.protocols import Groups
     from opendelg.expansion import ExpansionConfig
     from opendelg.search import SearchConfig
 
@@ -100,17 +93,9 @@ def groups(
         PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
     )
     config = SearchConfig(rerank=rerank, expansion=expansion)
-    dataset = read_groups(csv, images)
-    require_positives(dataset)
-    with ExitStack() as stack:
-        folder = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
-        opened, extractor = open_with_extractor(folder, model, profile, device, threads)
-        stack.enter_context(opened)
-        plan = plan_groups(dataset, opened)
-        with progress("extracting", len(plan.work(update=True))) as advance:
-            index_whole(opened, extractor, plan, advance)
-        with progress("searching", len(dataset.query_ids)) as advance:
-            run = evaluate_groups(dataset, opened, extractor, config, advance, preparation)
+    protocol = Groups(read_groups(csv, images), config, preparation)
+    with kept_or_temporary(collection, model, profile, device, threads) as opened:
+        run = protocol.run(*opened, progress)
     finish(run, save_run, json)
 
 

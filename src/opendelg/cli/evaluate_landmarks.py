@@ -1,10 +1,7 @@
 """`delg evaluate gldv2-retrieval` and `delg evaluate gldv2-recognition`."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,18 +13,10 @@ from opendelg.cli.opening import (
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    open_with_extractor,
+    kept_or_temporary,
     read_config,
 )
 from opendelg.cli.progress import progress
-
-if TYPE_CHECKING:
-    from opendelg.delf_config import DelfConfig
-    from opendelg.evaluation.landmark_data import LandmarkBenchmark
-    from opendelg.evaluation.landmark_search import LandmarkSearch
-    from opendelg.extraction import Extractor
-
-GPU_BATCH = 16  # images of equal size that a GPU takes at a time
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of the dataset as downloaded.")
@@ -78,21 +67,16 @@ def gldv2_retrieval(
     delg evaluate gldv2-retrieval gldv2/ --collection gldv2.delg --rerank 0 --submission found.csv
     """
     from opendelg.evaluation.landmark_data import open_retrieval
-    from opendelg.evaluation.landmark_retrieval import (
-        evaluate_landmark_retrieval,
-        write_retrieval_predictions,
-    )
+    from opendelg.evaluation.landmark_retrieval import write_retrieval_predictions
+    from opendelg.evaluation.protocols import LandmarkRetrieval
     from opendelg.search import SearchConfig
     from opendelg.verification import VerificationSettings
 
     settings = read_config(config, profile)
     search = SearchConfig(rerank=rerank, verification=VerificationSettings(mode=verification))
     benchmark = open_retrieval(folder, solution, subset, collection)
-    with _opened(benchmark, collection, (model, profile, device, threads, settings)) as (
-        opened,
-        extractor,
-    ):
-        run = evaluate_landmark_retrieval(benchmark, opened, extractor, search)
+    with kept_or_temporary(collection, model, profile, device, threads, settings) as opened:
+        run = LandmarkRetrieval(benchmark, search).run(*opened, progress)
     if submission is not None:
         write_retrieval_predictions(submission, benchmark, run)
     finish(run, save_run, json)
@@ -133,11 +117,8 @@ def gldv2_recognition(
     delg evaluate gldv2-recognition gldv2/ --collection gldv2.delg --submission predictions.csv
     """
     from opendelg.evaluation.landmark_data import open_recognition
-    from opendelg.evaluation.landmark_recognition import (
-        VoteConfig,
-        evaluate_landmark_recognition,
-        write_recognition_predictions,
-    )
+    from opendelg.evaluation.landmark_recognition import VoteConfig, write_recognition_predictions
+    from opendelg.evaluation.protocols import LandmarkRecognition
     from opendelg.search import SearchConfig
     from opendelg.verification import VerificationSettings
 
@@ -145,31 +126,8 @@ def gldv2_recognition(
     search = SearchConfig(rerank=rerank, verification=VerificationSettings(mode=verification))
     vote = VoteConfig(neighbours=neighbours)
     benchmark = open_recognition(folder, solution, images, subset, collection)
-    with _opened(benchmark, collection, (model, profile, device, threads, settings)) as (
-        opened,
-        extractor,
-    ):
-        run = evaluate_landmark_recognition(benchmark, opened, extractor, search, vote)
+    with kept_or_temporary(collection, model, profile, device, threads, settings) as opened:
+        run = LandmarkRecognition(benchmark, search, vote).run(*opened, progress)
     if submission is not None:
         write_recognition_predictions(submission, benchmark, run)
     finish(run, save_run, json)
-
-
-@contextmanager
-def _opened(
-    benchmark: "LandmarkBenchmark",
-    collection: Path | None,
-    named: tuple[
-        str | None, str | None, Literal["auto", "cpu", "cuda"], int | None, "DelfConfig | None"
-    ],
-) -> Iterator[tuple["LandmarkSearch", "Extractor"]]:
-    """What searches a benchmark with the model, profile, device, threads and settings named."""
-    from opendelg.evaluation.landmark_search import LandmarkSearch, Workload
-
-    with ExitStack() as stack:
-        kept = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
-        opened, extractor = open_with_extractor(kept, *named)
-        stack.enter_context(opened)
-        batch_size = GPU_BATCH if extractor.runtime.device == "cuda" else 1
-        workload = Workload(batch_size=batch_size)
-        yield LandmarkSearch(benchmark, opened, extractor, progress, workload), extractor

@@ -1,9 +1,7 @@
 """`delg evaluate places`."""
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -16,7 +14,7 @@ from opendelg.cli.opening import (
     ModelOption,
     ProfileOption,
     ThreadsOption,
-    open_with_extractor,
+    kept_or_temporary,
     read_config,
     shown,
 )
@@ -91,13 +89,8 @@ def places(
     """
     from opendelg.datasets.places import PlacesOptions, read_places, write_submission
     from opendelg.errors import OpenDelgError
-    from opendelg.evaluation.groups import index_whole
-    from opendelg.evaluation.places import (
-        evaluate_places,
-        plan_places,
-        require_truth,
-        submitted_rankings,
-    )
+    from opendelg.evaluation.places import require_truth, submitted_rankings
+    from opendelg.evaluation.protocols import Places
     from opendelg.search import SearchConfig
     from opendelg.verification import VerificationSettings
 
@@ -116,16 +109,9 @@ def places(
         require_truth(read)
     elif not read.queries.keys:
         raise OpenDelgError(f"submission must be of MSLS, got the dataset {read.name!r}")
-    with ExitStack() as stack:
-        kept = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
-        opened, extractor = open_with_extractor(kept, model, profile, device, threads, settings)
-        stack.enter_context(opened)
-        plan = plan_places(read, opened)
-        with progress("extracting", len(plan.work(update=True))) as advance:
-            index_whole(opened, extractor, plan, advance)
-        search = SearchConfig(rerank=rerank, verification=VerificationSettings(mode=verification))
-        with progress("searching", len(read.queries), is_shown=rerank > 0) as advance:
-            run = evaluate_places(read, opened, extractor, search, advance)
+    search = SearchConfig(rerank=rerank, verification=VerificationSettings(mode=verification))
+    with kept_or_temporary(collection, model, profile, device, threads, settings) as opened:
+        run = Places(read, search).run(*opened, progress)
     if submission is not None:
         write_submission(submission, read.queries.keys, read.database.keys, submitted_rankings(run))
     finish(run, save_run, json)

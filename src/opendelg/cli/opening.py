@@ -3,10 +3,15 @@
 import json
 import math
 import unicodedata
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
+
+from opendelg.errors import OpenDelgError
 
 if TYPE_CHECKING:
     from opendelg.collection import Collection
@@ -128,23 +133,6 @@ def _extraction(
     return None if profile_name is None else profile(profile_name)
 
 
-def open_or_create(folder: Path, extractor: "Extractor") -> "Collection":
-    """The collection in `folder`, a new one if there is none, made by the extractor or refused."""
-    from opendelg.collection import Collection
-    from opendelg.recipes import recipe_of
-
-    recipe = recipe_of(extractor)
-    if not Collection.exists(folder):
-        return Collection.create(folder, recipe, extractor.config.precision)
-    collection = Collection.open(folder)
-    try:
-        collection.require_recipe(recipe)
-    except BaseException:
-        collection.close()
-        raise
-    return collection
-
-
 def open_with_extractor(
     folder: Path,
     model: str | None,
@@ -158,7 +146,7 @@ def open_with_extractor(
     A collection that exists decides what is not named; what is named must be the collection's.
     """
     from opendelg.collection import Collection
-    from opendelg.recipes import extractor_for
+    from opendelg.recipes import extractor_for, open_or_create
 
     if not Collection.exists(folder):
         extractor = open_extractor(model, profile_name, device, threads, settings)
@@ -171,6 +159,25 @@ def open_with_extractor(
     except BaseException:
         collection.close()
         raise
+
+
+@contextmanager
+def kept_or_temporary(
+    collection: Path | None,
+    model: str | None,
+    profile_name: str | None,
+    device: Device,
+    threads: int | None,
+    settings: "DelfConfig | None" = None,
+) -> Iterator[tuple["Collection", "Extractor"]]:
+    """As `open_with_extractor`; without a folder the features are forgotten in the end."""
+    with ExitStack() as stack:
+        folder = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
+        opened, extractor = open_with_extractor(
+            folder, model, profile_name, device, threads, settings
+        )
+        stack.enter_context(opened)
+        yield opened, extractor
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -195,3 +202,10 @@ def shown(path: Path | str) -> str:
         else character.encode("unicode_escape").decode()
         for character in str(path)
     )
+
+
+def reason_of(error: OpenDelgError | OSError) -> str:
+    """What is wrong; the system's own errors without their number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error) or type(error).__name__
+    return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"

@@ -23,7 +23,7 @@ from opendelg.image import find_images
 RevisitedName = Literal["roxford5k", "rparis6k"]
 LISTS = ("easy", "hard", "junk")
 # Queries, database images and the lengths of the three lists over all queries, as published.
-OFFICIAL: Mapping[str, tuple[int, ...]] = {
+OFFICIAL: Mapping[RevisitedName, tuple[int, ...]] = {
     "roxford5k": (70, 4993, 3029, 2497, 1356),
     "rparis6k": (70, 6322, 6874, 10350, 7153),
 }

@@ -138,7 +138,7 @@ def compare_stages(first: Side, second: Side) -> Comparison:
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Values that differ between what made two runs, by dotted name; None where one has none."""
-    a, b = _flat(first), _flat(second)
+    a, b = flat(first), flat(second)
     return {
         name: (a.get(name), b.get(name))
         for name in dict.fromkeys([*a, *b])
@@ -286,14 +286,15 @@ def _notes(a: Run, b: Run, num_common: int) -> tuple[str, ...]:
     return (*notes, *dict.fromkeys([*a.notes, *b.notes]))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def _figure_json(figure: Figure) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from opendelg.errors import FormatError, OpenDelgError
 from opendelg.evaluation.progress import ByteProgress, Progress, silent, silent_bytes
+from opendelg.evaluation.provenance import hash_of_names
 from opendelg.evaluation.shards import Shards, Source, tar_sources
 from opendelg.image import find_images, read_file
 from opendelg.whole_files import replacing
@@ -29,6 +30,10 @@ class PhotoFolder:
 
     root: Path
     names: tuple[str, ...]  # paths below the folder
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of what is there, known without reading an image."""
+        return hash_of_names(sorted(self.names))
 
     def fill(
         self,
@@ -63,6 +68,10 @@ class Tars:
 
     root: Path
     paths: tuple[Path, ...]
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of what is there, known without reading a tar."""
+        return hash_of_names(f"{path.name} {path.stat().st_size}" for path in self.paths)
 
     def fill(
         self,

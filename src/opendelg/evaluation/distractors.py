@@ -61,7 +61,7 @@ class Distractors:
         """
         names, root = self.names(positions), self.source.root
         kept = KeptLocal(
-            self.collection, self.extractor, root, batch_size=_batch_size(self.extractor)
+            self.collection, self.extractor, root, batch_size=batch_size_for(self.extractor)
         )
         known = [(Path(root, name), _gone(name)) for name in names]
         missing = {
@@ -82,6 +82,7 @@ class Distractors:
             "images": len(self),
             "unreadable": len(names) - len(self),
             "names_sha256": hash_of_names(sorted(names)),
+            "source_sha256": self.source.fingerprint(),
         }
 
     def notes(self) -> list[str]:
@@ -135,7 +136,7 @@ def extract_distractors(
             shards,
             extractor,
             images,
-            batch_size=_batch_size(extractor),
+            batch_size=batch_size_for(extractor),
             progress=advance,
             shard_images=shard_images,
         )
@@ -150,7 +151,7 @@ def _shard_folder(collection: Collection, source: DistractorSource) -> Path:
     return collection.folder / "shards" / "distractors" / key
 
 
-def _batch_size(extractor: Extractor) -> int:
+def batch_size_for(extractor: Extractor) -> int:
     """Images that the network takes at a time: more than one pays on GPUs."""
     return GPU_BATCH if extractor.runtime.device == "cuda" else 1
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def evaluate_groups(
             cannot be learnt.
     """
     require_positives(dataset)
-    config = config or SearchConfig()
+    config, preparation = config or SearchConfig(), preparation or PreparationConfig()
     stored = stored_ids(collection, [dataset.path(number) for number in range(len(dataset.names))])
     ids, descriptors = collection.global_descriptors()
     descriptors = descriptors[np.searchsorted(ids, stored)]  # of each dataset image
@@ -127,19 +128,21 @@ def evaluate_groups(
         num_database=len(dataset.database_ids),
         truth={"positives": dataset.positives},
         stages={"global": tuple(global_rankings), "verified": tuple(verified)},
-        about=provenance(
-            extractor,
-            config,
-            {
-                "images": len(dataset.names),
-                "table_sha256": hash_of_names(
-                    text for row in zip(dataset.names, dataset.groups, strict=True) for text in row
-                ),
-            },
-        )
-        | {"preparation": settings_as_dict(preparation or PreparationConfig())},
-        notes=notes_on(config.expansion, preparation or PreparationConfig()),
+        about=about_groups(dataset, extractor, config, preparation),
+        notes=notes_on(config.expansion, preparation),
     )
+
+
+def about_groups(
+    dataset: GroupsDataset,
+    extractor: Extractor,
+    config: SearchConfig,
+    preparation: PreparationConfig,
+) -> dict[str, Any]:
+    """What makes a run, for the record."""
+    labels = (text for row in zip(dataset.names, dataset.groups, strict=True) for text in row)
+    facts = {"images": len(dataset.names), "table_sha256": hash_of_names(labels)}
+    return provenance(extractor, config, facts) | {"preparation": settings_as_dict(preparation)}
 
 
 def measure_groups(run: Run) -> Measures:

@@ -11,6 +11,7 @@ and counted; a run keeps both numbers.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def evaluate_landmark_recognition(
         num_database=len(benchmark.database.ids),
         truth={"landmarks": truths},
         stages=stages,
-        about=provenance(extractor, config, benchmark.about) | {"vote": settings_as_dict(vote)},
+        about=about_recognition(benchmark, extractor, config, vote),
         notes=(*benchmark.notes, *found.notes),
         extra={
             "usages": benchmark.solution.usages,
@@ -100,6 +101,13 @@ def evaluate_landmark_recognition(
             "labels": benchmark.labels[mentioned],
         },
     )
+
+
+def about_recognition(
+    benchmark: LandmarkBenchmark, extractor: Extractor, config: SearchConfig, vote: VoteConfig
+) -> dict[str, Any]:
+    """What makes a run, for the record."""
+    return provenance(extractor, config, benchmark.about) | {"vote": settings_as_dict(vote)}
 
 
 def voters(found: Neighbours, query: int, vote: VoteConfig) -> Ranking:

@@ -6,6 +6,7 @@ images only, as nothing looks further.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def evaluate_places(
         num_database=len(dataset.database),
         truth=truth,
         stages={stage: tuple(rankings) for stage, rankings in stages.items()},
-        about=provenance(extractor, config, _about(dataset)),
+        about=about_places(dataset, extractor, config),
         notes=dataset.notes,
     )
 
@@ -175,9 +176,12 @@ def _global_rankings(
     return [one_per_panorama(ranking, panoramas, kept) for ranking in rankings]
 
 
-def _about(dataset: PlacesDataset) -> dict[str, object]:
+def about_places(
+    dataset: PlacesDataset, extractor: Extractor, config: SearchConfig
+) -> dict[str, Any]:
+    """What makes a run, for the record."""
     parts = {"database": dataset.database, "queries": dataset.queries}
-    return {
+    facts = {
         "name": dataset.name or dataset.layout,
         "layout": dataset.layout,
         "near": str(dataset.rule),
@@ -192,6 +196,7 @@ def _about(dataset: PlacesDataset) -> dict[str, object]:
             for role, images in parts.items()
         },
     }
+    return provenance(extractor, config, facts)
 
 
 def require_truth(dataset: PlacesDataset) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from opendelg.datasets.revisited import LISTS, OFFICIAL
+from opendelg.datasets.revisited import LISTS, OFFICIAL, RevisitedDataset
 from opendelg.evaluation.cropped import CroppedQuery
 from opendelg.evaluation.progress import Progress, silent
 from opendelg.evaluation.provenance import hash_of_file, hash_of_names, provenance
@@ -84,7 +84,14 @@ def evaluate_revisited(
         num_database=len(database),
         truth=truth,
         stages={name: tuple(rankings) for name, rankings in stages.items()},
-        about=_about(database, extractor, config, modes),
+        about=about_revisited(
+            database.dataset,
+            database.present.tolist(),
+            None if database.distractors is None else database.distractors.about(),
+            extractor,
+            config,
+            modes,
+        ),
         notes=(*_notes(database, len(queries)), *notes),
         extra={"boxes": np.array([query.box for query in queries.values()], np.float64)},
     )
@@ -146,20 +153,31 @@ def _notes(database: RevisitedDatabase, num_queries: int) -> list[str]:
     return found + ([] if database.distractors is None else database.distractors.notes())
 
 
-def _about(
-    database: RevisitedDatabase,
+def about_revisited(
+    dataset: RevisitedDataset,
+    present: Sequence[int],
+    distractors: Mapping[str, Any] | None,
     extractor: Extractor,
     config: SearchConfig,
     modes: Sequence[VerificationMode],
 ) -> dict[str, Any]:
-    dataset = database.dataset
+    """What makes a run, for the record.
+
+    Args:
+        dataset: The ground truth.
+        present: Ids of the database images that are there.
+        distractors: From `Distractors.about`; None: there are none.
+        extractor: Network and settings.
+        config: How many candidates are verified, and how in ``standard`` mode.
+        modes: Ways to verify.
+    """
     facts: dict[str, Any] = {
         "ground_truth_sha256": hash_of_file(dataset.file),
-        "images": len(database.present),
-        "names_sha256": hash_of_names(dataset.names[i] for i in database.present.tolist()),
+        "images": len(present),
+        "names_sha256": hash_of_names(dataset.names[i] for i in present),
     }
-    if database.distractors is not None:
-        facts["distractors"] = database.distractors.about()
+    if distractors is not None:
+        facts["distractors"] = distractors
     about = provenance(extractor, config, facts)
     if "paper" in modes and config.rerank > 0:
         about["official_verification"] = settings_as_dict(settings_for(extractor.config, _PAPER))

@@ -6,6 +6,7 @@ from opendelg.weights.published import (
     PUBLISHED,
     cache_folder,
     load_weights,
+    published_as,
     published_name,
 )
 
@@ -15,6 +16,7 @@ __all__ = [
     "Weights",
     "cache_folder",
     "load_weights",
+    "published_as",
     "published_name",
     "read_weights",
     "write_weights",

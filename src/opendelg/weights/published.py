@@ -119,6 +119,19 @@ def published_name(model_path: str) -> str | None:
     return next((known.name for known in PUBLISHED.values() if known.release == release), None)
 
 
+def published_as(weights: Weights) -> str | None:
+    """The name of the official model that weights are; None if they are none of them.
+
+    They are known by the release that they were imported from, which is in the file, and must keep
+    its score threshold.
+    """
+    imported = weights.training
+    name = published_name(str(imported.get("imported_from", "")))
+    if name is None or imported.get("format") != "saved model":
+        return None
+    return name if weights.score_threshold == PUBLISHED[name].score_threshold else None
+
+
 def load_weights(name_or_path: str) -> Weights:
     """Read weights by their published name or from a file.
 
