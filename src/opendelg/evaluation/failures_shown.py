@@ -278,7 +278,7 @@ def _evidence(
 def _summary(failure: Failure, measure: str) -> str:
     """The figure of a query, and where its first right photo is."""
     figure = f"{measure} {100 * failure.value:.1f}"
-    of = "" if failure.num_positives == 1 else f", the first of {failure.num_positives}"
+    of = "" if failure.num_positives in (1, None) else f", the first of {failure.num_positives}"
     if failure.num_positives == 0:
         return f"{figure}, nothing to find"
     if failure.first_right is None:

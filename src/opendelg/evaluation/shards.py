@@ -13,6 +13,7 @@ folder at a time; the lock of the collection it lies in sees to that.
 import json
 import tarfile
 import time
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -284,7 +285,7 @@ class Shards:
             return np.zeros((0, 0), np.float32)
         try:
             table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
             raise _damaged(path, str(error)) from error
         if table.ndim != 2 or len(table) != shard.num_readable or table.dtype != np.float32:
             raise _damaged(path, f"shape {table.shape} of {table.dtype}")
