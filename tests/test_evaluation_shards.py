@@ -130,6 +130,15 @@ def test_half_a_shard_is_no_shard(folder, extractor) -> None:
     assert shards.descriptors(np.array([6])).tolist() == [descriptor(extractor, 6).tolist()]
 
 
+def test_what_a_killed_process_left_is_removed_at_the_next_start(folder, extractor) -> None:
+    (folder / "000000006.npz").unlink()
+    for name in (".0123abcd.part", "000000099.npy"):
+        (folder / name).write_bytes(b"half")
+    whole = ["000000000.npy", "000000000.npz", "000000003.npy", "000000003.npz", "recipe.json"]
+    Shards.open(folder, extractor)
+    assert sorted(path.name for path in folder.iterdir()) == whole
+
+
 def test_another_recipe_is_refused_naming_both(folder, extractor) -> None:
     with pytest.raises(FormatError, match=r"extraction.max_size 32 instead of 64 in .*another"):
         Shards.open(folder, with_config(extractor, max_size=32))

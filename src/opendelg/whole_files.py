@@ -24,3 +24,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the first error says what is wrong
             part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what `replacing` left in a folder when its process was killed.
+
+    Whoever is writing there meanwhile gets an OSError.
+    """
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):  # it is in nobody's way
+            part.unlink()

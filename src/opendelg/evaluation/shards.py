@@ -36,7 +36,7 @@ from opendelg.image import (
     read_image,
 )
 from opendelg.recipes import recipe_of
-from opendelg.whole_files import replacing
+from opendelg.whole_files import remove_parts, replacing
 
 # An image's name, and what gives the bytes of its file or raises ImageError; called in a thread.
 Source = tuple[str, Callable[[], bytes]]
@@ -121,6 +121,7 @@ class Shards:
                     "before it was deleted: delete all later ones too"
                 )
             shards._shards.append(shard)
+        shards._remove_leftovers()
         return shards
 
     def __len__(self) -> int:
@@ -274,6 +275,13 @@ class Shards:
                 f"recipe must be the one that made the shards, got {'; '.join(differences)} in "
                 f"{str(self.folder)!r}; use their weights and settings, or another folder"
             )
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process left: half a file, and descriptors of no shard."""
+        remove_parts(self.folder)
+        for path in self.folder.glob("*.npy"):
+            if not path.with_suffix(".npz").exists():
+                path.unlink()
 
     def _path(self, shard: _Shard, suffix: str) -> Path:
         return self.folder / f"{shard.first:09}{suffix}"
