@@ -1,9 +1,14 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
+import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from opendelg.errors import OpenDelgError
 
 
 @contextlib.contextmanager
@@ -24,6 +29,25 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the first error says what is wrong
             part.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Try whether a file can be written, before hours of work that it is to keep; makes folders.
+
+    Raises:
+        OpenDelgError: If it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OpenDelgError(
+            f"output must be a file that can be written, got {(error.strerror or '').lower()!r} "
+            f"for {str(path)!r}; choose another"
+        ) from error
 
 
 def remove_parts(folder: Path) -> None:

@@ -19,6 +19,7 @@ from opendelg.cli.opening import (
     open_with_extractor,
     parse_settings,
     print_json,
+    writable,
 )
 from opendelg.cli.progress import progress
 
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 SaveRunOption = Annotated[
     Path | None,
-    typer.Option("--save-run", help="Keep the rankings in this .zip (`delg evaluate rescore`)."),
+    typer.Option(
+        "--save-run",
+        callback=writable,
+        help="Keep the rankings in this .zip (`delg evaluate rescore`).",
+    ),
 ]
 
 AugmentOption = Annotated[
@@ -99,7 +104,7 @@ def groups(
     preparation = parse_settings(
         PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
     )
-    config = SearchConfig(rerank=rerank, expansion=expansion)
+    config = parse_settings(SearchConfig, rerank=rerank, expansion=expansion)
     dataset = read_groups(csv, images)
     require_positives(dataset)
     with ExitStack() as stack:
