@@ -178,3 +178,9 @@ def test_queries_that_can_find_nothing_are_an_error_before_any_work(
     found = delg("evaluate", "roxford5k", folder, "--model", "none")
     assert found.code == 1
     assert "a query must have database images to find, got none for any of 2" in found.err
+
+
+def test_photos_of_the_dataset_are_no_distractors(evaluate: Command, folder: Path) -> None:
+    found = evaluate("--distractors", folder)
+    assert found.code == 1
+    assert "must be other photos than the dataset's, got 10 of these in" in found.err
