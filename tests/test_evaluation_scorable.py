@@ -62,6 +62,7 @@ UNSCORABLE = {
     "database": (changed("groups", num_database=-1), "-1 database images"),
     "rank": (changed("groups", num_database=5), "a rank beyond the 5 database images"),
     "NaN": (with_first(replace(unverified(1), similarities=np.array([NAN]))), "not finite"),
+    "gap": (with_first(replace(unverified(1, 2), positions=ids(0, 2))), "rankings with gaps"),
     "inliers": (with_first(verified([1], [-2])), "inliers below -1 at stage 'global'"),
     "twice ranked": (with_first(unverified(1, 2, 1)), "image twice for one query in the rankings"),
     "twice right": (changed("places", truth={"positives": (ids(1, 1), ids(), ids())}), "twice"),
@@ -185,3 +186,10 @@ def test_failures_do_not_count_the_images_of_a_landmark() -> None:
     run = replace(run, truth={"landmarks": (ids(99), ids(3, 8), ids())})
     (failure,) = find_failures(run, "global", "accuracy public", 3).worst
     assert (failure.query, failure.num_positives, failure.first_right) == (0, None, None)
+
+
+@pytest.mark.parametrize("command", ["rescore", "compare"])
+def test_a_run_cannot_write_to_the_terminal(command: str, tmp_path: Path, delg: Delg) -> None:
+    write_run(tmp_path / "run.zip", changed("groups", notes=("\x1b[2Jnothing to see",)))
+    found = delg("evaluate", command, tmp_path / "run.zip")
+    assert found.out.splitlines()[-1] == r"note: \x1b[2Jnothing to see"

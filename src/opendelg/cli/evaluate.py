@@ -19,6 +19,7 @@ from opendelg.cli.opening import (
     open_with_extractor,
     parse_settings,
     print_json,
+    shown,
     writable,
 )
 from opendelg.cli.progress import progress
@@ -145,4 +146,4 @@ def finish(run: "Run", save_run: Path | None, json: bool) -> None:
     if json:
         print_json(dict(figures.json))
     else:
-        print("\n".join(figures.lines()))
+        print("\n".join(map(shown, figures.lines())))

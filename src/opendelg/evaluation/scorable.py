@@ -44,6 +44,8 @@ def require_scorable(run: "Run") -> None:
     for stage, rankings in run.stages.items():
         _require_rankings(stage, rankings, run.num_database)
     _require_settings(run.about)
+    if set(run.truth) != set(LISTS):  # all others take rankings for whole from their start
+        _require_no_gaps(run.stages)
     match run.protocol:
         case "groups" | "places":
             _require_distinct("positives", run.truth.get("positives", ()))
@@ -66,6 +68,12 @@ def _require_rankings(stage: str, rankings: Sequence[Ranking], num_database: int
     if any((r.num_inliers < NOT_VERIFIED).any() for r in rankings):
         raise ValueError(f"inliers below {NOT_VERIFIED} at stage {stage!r}")
     _require_distinct(f"rankings of stage {stage!r}", [ranking.ids for ranking in rankings])
+
+
+def _require_no_gaps(stages: Mapping[str, Sequence[Ranking]]) -> None:
+    for stage, rankings in stages.items():
+        if any(len(r) and r.positions[-1] != len(r) - 1 for r in rankings):
+            raise ValueError(f"rankings with gaps at stage {stage!r}")
 
 
 def _require_distinct(what: str, lists: Sequence[np.ndarray]) -> None:
