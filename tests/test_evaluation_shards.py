@@ -154,6 +154,22 @@ def test_shards_without_a_recipe_are_refused(folder, extractor) -> None:
         Shards.open(folder, extractor)
 
 
+def test_a_damaged_recipe_is_an_error(folder, extractor) -> None:
+    (folder / "recipe.json").write_bytes(b"\xff")
+    with pytest.raises(FormatError, match="recipe"):
+        Shards.open(folder, extractor)
+
+
+@pytest.mark.parametrize("name", ["names", "sizes"])
+def test_a_shard_of_other_arrays_is_an_error(folder, extractor, name) -> None:
+    path = folder / "000000003.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, name: arrays[name][None]})
+    with pytest.raises(FormatError, match=r"shard must be whole, got .* of shapes .*000000003.npz"):
+        Shards.open(folder, extractor)
+
+
 def test_a_gap_is_an_error(folder, extractor) -> None:
     (folder / "000000003.npz").unlink()
     with pytest.raises(FormatError, match=r"must begin at position 3, got .*000000006.npz"):

@@ -260,7 +260,7 @@ class Shards:
     def _require_recipe(self) -> None:
         path = self.folder / _RECIPE_NAME
         try:
-            kept = Recipe.from_json(path.read_text())
+            kept = Recipe.from_json(path.read_text(errors="replace"))
         except FileNotFoundError:
             if any(self.folder.glob("*.npz")):
                 raise FormatError(
@@ -426,10 +426,13 @@ def _read_shard(path: Path) -> _Shard:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             reasons = json.loads(file["reasons"].tobytes())
             failed = file["failed"].tolist()
+            names, sizes = file["names"], file["sizes"]
+            if names.ndim != 1 or names.dtype.kind != "S" or sizes.shape != (len(names), 2):
+                raise ValueError(f"names and sizes of shapes {names.shape} and {sizes.shape}")
             return _Shard(
                 int(file["first"]),
-                file["names"],
-                file["sizes"],
+                names,
+                sizes,
                 dict(zip(failed, reasons, strict=True)),
                 int(file["checksum"]),
             )
