@@ -247,10 +247,10 @@ def write_tar(path: Path, mode: str, members: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize(("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz")])
 def test_tars_give_their_images_in_order(tmp_path, name, mode) -> None:
-    tar = write_tar(tmp_path / name, mode, {"b.JPG": b"b", "notes.txt": b"-", "../a.jpg": b"a"})
+    tar = write_tar(tmp_path / name, mode, {"b.JPG": b"b", "notes.txt": b"-", "c/a.jpg": b"a"})
     assert [(found, read()) for found, read in tar_sources([tar])] == [
         (f"{name}/b.JPG", b"b"),
-        (f"{name}/../a.jpg", b"a"),
+        (f"{name}/c/a.jpg", b"a"),
     ]
 
 
@@ -278,3 +278,10 @@ def test_a_cut_off_tar_is_an_error(tmp_path, name, mode) -> None:
     tar.write_bytes(tar.read_bytes()[:70_000])
     with pytest.raises(OpenDelgError, match=r"tar must be readable, got .*x.tar"):
         list(tar_sources([tar]))
+
+
+def test_a_tar_that_names_a_place_above_it_is_an_error(tmp_path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("b/../../a.jpg"))
+    with pytest.raises(OpenDelgError, match=r"must lie below their tar, got 'b/\.\./\.\./a\.jpg'"):
+        list(tar_sources([tmp_path / "a.tar"]))

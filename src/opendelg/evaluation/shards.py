@@ -384,7 +384,7 @@ def tar_sources(
         tell: Called with the bytes read of the current tar, as it is on disk.
 
     Raises:
-        OpenDelgError: If a tar cannot be read, or ends too early.
+        OpenDelgError: If a tar cannot be read, ends too early, or names a place above it.
     """
     for path in tars:
         try:
@@ -392,6 +392,10 @@ def tar_sources(
                 for member in tar:
                     if not member.isreg() or Path(member.name).suffix.lower() not in EXTENSIONS:
                         continue
+                    if ".." in Path(member.name).parts:
+                        raise OpenDelgError(
+                            f"images must lie below their tar, got {member.name!r} in {str(path)!r}"
+                        )
                     yield f"{path.name}/{member.name}", _reader(tar, member)
                     if tell is not None:
                         tell(raw.tell())
