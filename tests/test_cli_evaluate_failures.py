@@ -180,3 +180,13 @@ def test_photos_are_found_where_datasets_keep_them(
     path.parent.mkdir(parents=True)
     shutil.copy(saved.images / "q0.png", path)
     assert Photos(read_run(saved.run), tmp_path / "set").query(0) == path
+
+
+def test_photos_of_revisited_runs_are_found_anywhere(saved: Saved, tmp_path: Path) -> None:
+    run = replace(read_run(saved.run), queries=("q0", "q1", "elsewhere"))
+    assert Photos(run, saved.images).query(0) == saved.images / "q0"
+    photos = Photos(replace(run, protocol="rparis6k"), tmp_path)
+    assert [photos.query(row) for row in (0, 2)] == [
+        saved.images / "q0.png",
+        tmp_path / "elsewhere",
+    ]

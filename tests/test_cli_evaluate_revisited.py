@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from opendelg.evaluation.runs import read_run
-from tests.revisited_samples import distractor_files, write_dataset, write_folder, write_tar
+from tests.revisited_samples import (
+    GROUND_TRUTH,
+    distractor_files,
+    write_dataset,
+    write_folder,
+    write_tar,
+)
 
 Command = Callable[..., SimpleNamespace]
 
@@ -151,3 +157,30 @@ def test_runs_are_compared_and_failures_shown(
     shown = delg("evaluate", "failures", tmp_path / "a.zip", *options, "--json").json
     assert shown["queries"] == 2
     assert (tmp_path / "page" / "index.html").exists()
+
+
+def test_a_run_that_cannot_be_saved_is_refused_before_any_work(
+    delg: Command, tmp_path: Path
+) -> None:
+    for place, reason in ((tmp_path, "is a directory"), (tmp_path / "file" / "run.zip", "exists")):
+        (tmp_path / "file").write_text("in the way")
+        found = delg("evaluate", "roxford5k", tmp_path / "none", "--save-run", place)
+        assert found.code == 1
+        assert "error: output must be a file that can be written, got" in found.err
+        assert reason in found.err
+
+
+def test_queries_that_can_find_nothing_are_an_error_before_any_work(
+    delg: Command, tmp_path: Path
+) -> None:
+    entries = [{**entry, "easy": [], "hard": []} for entry in GROUND_TRUTH["gnd"]]
+    folder = write_dataset(tmp_path / "roxford5k", {**GROUND_TRUTH, "gnd": entries})
+    found = delg("evaluate", "roxford5k", folder, "--model", "none")
+    assert found.code == 1
+    assert "a query must have database images to find, got none for any of 2" in found.err
+
+
+def test_photos_of_the_dataset_are_no_distractors(evaluate: Command, folder: Path) -> None:
+    found = evaluate("--distractors", folder)
+    assert found.code == 1
+    assert "must be other photos than the dataset's, got 10 of these in" in found.err

@@ -363,3 +363,20 @@ def test_a_character_that_the_locale_lacks_is_escaped(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "Br\\xfccke.delg" in done.stderr
+
+
+def test_without_verification_groups_have_one_stage(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("image,group,role\n0.png,a,both\n1.png,a,both\n2.png,b,both")
+    options = ["--csv", tmp_path / "t.csv", "--images", photos, "--model", tiny_weights.path]
+    answer = delg("evaluate", "groups", *options, "--rerank", 0, "--json").json
+    assert [*answer] == ["protocol", "queries", "database", "global"]
+
+
+@pytest.mark.parametrize("command", [["search", "c", "q.jpg"], ["evaluate", "groups"]])
+def test_nothing_is_confirmed_without_verification(delg: Run, command: list[str]) -> None:
+    options = ["--csv", "t.csv", "--images", "."] if command[0] == "evaluate" else []
+    found = delg(*command, *options, "--rerank", 0, "--expand-verified")
+    assert found.code == 2
+    assert "rerank must be at least 1 to expand with what it confirms, got 0" in found.err

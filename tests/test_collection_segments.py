@@ -8,6 +8,7 @@ import pytest
 
 from opendelg.collection import Collection, current_index
 from opendelg.collection.codes import Codes
+from opendelg.collection.current_index import CurrentIndex
 from opendelg.collection.segments import EXHAUSTIVE, open_segment
 from tests.collection_samples import (
     RECIPE,
@@ -196,6 +197,35 @@ def test_a_missing_segment_is_made_again(collection, number):
     assert_exact(collection)
     assert len(segments(collection)) >= 2
     assert collection.verify() == []
+
+
+def test_a_kill_after_a_segment_was_written_adds_nothing_twice(tmp_path, root, monkeypatch):
+    with make(tmp_path / "collection", root, ROWS) as collection:  # nothing is left beside it
+        with collection.batch():
+            for seed in range(ROWS, 2 * ROWS):
+                add_image(collection, root, seed)
+        with monkeypatch.context() as patch:
+            patch.setattr(CurrentIndex, "_write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                collection.update_index()
+        assert len(segments(collection)) == 2
+    with Collection.open(tmp_path / "collection") as collection:
+        assert_exact(collection, k=2 * ROWS)
+        assert len(collection.nearest(unit_rows(np.random.default_rng(4), 1, 16)[0], 999)[0]) == 80
+
+
+def killed(*_arguments):
+    raise KeyboardInterrupt
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(collection):
+    draft = collection.folder / ".89abcdef.part"
+    draft.write_bytes(b"half a segment")
+    collection.close()
+    Collection.open(collection.folder, read_only=True).close()
+    assert draft.exists()
+    Collection.open(collection.folder).close()
+    assert not draft.exists()
 
 
 def test_segments_of_another_collection_are_not_used(collection, tmp_path, root):

@@ -128,6 +128,16 @@ def test_more_structs_than_the_file_has_values_for_are_damage(tmp_path: Path) ->
         read_matlab(path)
 
 
+@pytest.mark.parametrize("rows", [3, 2**20])
+def test_more_rows_of_text_than_the_file_has_are_damage(tmp_path: Path, rows: int) -> None:
+    path = written(tmp_path, {"x": np.array(["a", "b"])}, compress=False)
+    data, shape = path.read_bytes(), struct.pack("<ii", 2, 1)
+    assert data.count(shape) == 1
+    path.write_bytes(data.replace(shape, struct.pack("<ii", rows, 1)))
+    with pytest.raises(FormatError, match=f"must be undamaged, got '2 characters in {rows} rows"):
+        read_matlab(path)
+
+
 def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     value: Any = {"a": 1.0}
     for _ in range(40):

@@ -472,3 +472,8 @@ def test_options_that_do_not_fit_are_an_error(
 def test_a_part_of_a_benchmark_is_not_comparable(tmp_path: Path) -> None:
     (note,) = [note for note in read(dbstruct(tmp_path)).notes if "NOT COMPARABLE" in note]
     assert note.endswith("the whole has 10,000 database images and 6,816 queries")
+
+
+def test_where_all_frames_are_near_nothing_is_said_of_metres(tmp_path: Path) -> None:
+    with pytest.raises(OpenDelgError, match=r"beyond 99 frames, got none for any of 3 .*'$"):
+        read(frames_folder(tmp_path), name="nordland", frames=99)

@@ -1,9 +1,18 @@
+from collections.abc import Callable
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
+from opendelg.errors import OpenDelgError
 from opendelg.evaluation import preparation
-from opendelg.evaluation.preparation import PreparationConfig, PreparedDatabase
-from opendelg.expansion import AugmentedDatabase, expand, nearest
+from opendelg.evaluation.landmark_recognition import evaluate_landmark_recognition
+from opendelg.evaluation.landmark_retrieval import evaluate_landmark_retrieval
+from opendelg.evaluation.places import evaluate_places
+from opendelg.evaluation.preparation import PreparationConfig, PreparedDatabase, refuse_expansion
+from opendelg.evaluation.revisited import evaluate_revisited
+from opendelg.expansion import AugmentedDatabase, ExpansionConfig, expand, nearest
+from opendelg.search import SearchConfig
 from opendelg.whitening import fit_whitening
 from tests.collection_samples import unit_rows
 
@@ -94,3 +103,27 @@ def test_blocks_of_any_size_give_the_same(
 def test_settings_out_of_range_are_refused(settings: dict[str, float], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         PreparationConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("expansion", [{"nearest": 3}, {"verified": True}])
+def test_expansion_is_refused_where_it_would_not_be_done(expansion: dict[str, int]) -> None:
+    refuse_expansion(ExpansionConfig(), "places")
+    with pytest.raises(OpenDelgError, match=r"must not be expanded under places, got Exp.*groups"):
+        refuse_expansion(ExpansionConfig(**expansion), "places")  # type: ignore[arg-type]
+
+
+ANY = Mock()  # nothing is looked at before
+PROTOCOLS: dict[str, Callable[[SearchConfig], object]] = {
+    "places": lambda config: evaluate_places(ANY, ANY, ANY, config),
+    "retrieval": lambda config: evaluate_landmark_retrieval(ANY, ANY, ANY, config),
+    "recognition": lambda config: evaluate_landmark_recognition(ANY, ANY, ANY, config),
+    "revisited": lambda config: evaluate_revisited(ANY, ANY, ANY, config),
+}
+
+
+@pytest.mark.parametrize("evaluate", PROTOCOLS.values(), ids=PROTOCOLS.keys())
+def test_no_protocol_claims_an_expansion_that_it_did_not_do(
+    evaluate: Callable[[SearchConfig], object],
+) -> None:
+    with pytest.raises(OpenDelgError, match="queries must not be expanded under"):
+        evaluate(SearchConfig(expansion=ExpansionConfig(nearest=3)))

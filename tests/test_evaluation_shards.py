@@ -130,6 +130,15 @@ def test_half_a_shard_is_no_shard(folder, extractor) -> None:
     assert shards.descriptors(np.array([6])).tolist() == [descriptor(extractor, 6).tolist()]
 
 
+def test_what_a_killed_process_left_is_removed_at_the_next_start(folder, extractor) -> None:
+    (folder / "000000006.npz").unlink()
+    for name in (".0123abcd.part", "000000099.npy"):
+        (folder / name).write_bytes(b"half")
+    whole = ["000000000.npy", "000000000.npz", "000000003.npy", "000000003.npz", "recipe.json"]
+    Shards.open(folder, extractor)
+    assert sorted(path.name for path in folder.iterdir()) == whole
+
+
 def test_another_recipe_is_refused_naming_both(folder, extractor) -> None:
     with pytest.raises(FormatError, match=r"extraction.max_size 32 instead of 64 in .*another"):
         Shards.open(folder, with_config(extractor, max_size=32))
@@ -142,6 +151,22 @@ def test_settings_of_local_features_may_differ(folder, extractor) -> None:
 def test_shards_without_a_recipe_are_refused(folder, extractor) -> None:
     (folder / "recipe.json").unlink()
     with pytest.raises(FormatError, match="shards must have a recipe"):
+        Shards.open(folder, extractor)
+
+
+def test_a_damaged_recipe_is_an_error(folder, extractor) -> None:
+    (folder / "recipe.json").write_bytes(b"\xff")
+    with pytest.raises(FormatError, match="recipe"):
+        Shards.open(folder, extractor)
+
+
+@pytest.mark.parametrize("name", ["names", "sizes"])
+def test_a_shard_of_other_arrays_is_an_error(folder, extractor, name) -> None:
+    path = folder / "000000003.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, name: arrays[name][None]})
+    with pytest.raises(FormatError, match=r"shard must be whole, got .* of shapes .*000000003.npz"):
         Shards.open(folder, extractor)
 
 
@@ -222,10 +247,10 @@ def write_tar(path: Path, mode: str, members: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize(("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz")])
 def test_tars_give_their_images_in_order(tmp_path, name, mode) -> None:
-    tar = write_tar(tmp_path / name, mode, {"b.JPG": b"b", "notes.txt": b"-", "../a.jpg": b"a"})
+    tar = write_tar(tmp_path / name, mode, {"b.JPG": b"b", "notes.txt": b"-", "c/a.jpg": b"a"})
     assert [(found, read()) for found, read in tar_sources([tar])] == [
         (f"{name}/b.JPG", b"b"),
-        (f"{name}/../a.jpg", b"a"),
+        (f"{name}/c/a.jpg", b"a"),
     ]
 
 
@@ -253,3 +278,10 @@ def test_a_cut_off_tar_is_an_error(tmp_path, name, mode) -> None:
     tar.write_bytes(tar.read_bytes()[:70_000])
     with pytest.raises(OpenDelgError, match=r"tar must be readable, got .*x.tar"):
         list(tar_sources([tar]))
+
+
+def test_a_tar_that_names_a_place_above_it_is_an_error(tmp_path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("b/../../a.jpg"))
+    with pytest.raises(OpenDelgError, match=r"must lie below their tar, got 'b/\.\./\.\./a\.jpg'"):
+        list(tar_sources([tmp_path / "a.tar"]))

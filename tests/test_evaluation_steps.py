@@ -39,6 +39,14 @@ def test_a_damaged_step_is_made_anew(tmp_path: Path, make: Callable, left: int) 
     assert steps.done("first", make)["ids"].tolist() == [1]
 
 
+def test_what_a_killed_process_left_goes(tmp_path: Path, make: Callable) -> None:
+    Steps(tmp_path, {}).done("first", make)
+    (path,) = tmp_path.rglob("first.npz")
+    path.with_name(".0123abcd.part").write_bytes(b"half")
+    assert Steps(tmp_path, {}).kept("first") is not None
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_nothing_is_written_before_a_step_is_done(tmp_path: Path) -> None:
     def fails() -> dict[str, np.ndarray]:
         raise KeyboardInterrupt

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opendelg.errors import ImageError
+from opendelg.errors import ImageError, WeightsError
 from opendelg.extraction import (
     PROFILES,
     ExtractionConfig,
@@ -208,6 +208,19 @@ def test_an_impulse_is_felt_at_its_own_cell(tiny_weights: Weights, tiny_runtime:
     difference = np.abs(first - second).sum(axis=-1)
     y, x = np.unravel_index(difference.argmax(), difference.shape)
     assert (x, y) == (9, 6)
+
+
+@pytest.mark.parametrize("part", ["global_descriptors", "local_descriptors"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_descriptors_that_are_no_numbers_are_an_error(
+    tiny_weights: Weights, tiny_runtime: Runtime, drawn: Drawn, part: str, value: float
+) -> None:
+    runtime = KnownScores(tiny_runtime, [[1, 1]])
+    raw = runtime.run(np.zeros(0), True, True)
+    broken = replace(raw, **{part: np.full_like(getattr(raw, part), value)})
+    runtime.run = lambda *_: broken  # type: ignore[method-assign]
+    with pytest.raises(WeightsError, match="descriptors must be finite"):
+        Extractor(tiny_weights, ONE_SCALE, runtime).extract(drawn((64, 32)))
 
 
 @pytest.mark.parametrize("size", [(9, 40), (40, 9), (1, 1)])

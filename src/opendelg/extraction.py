@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from opendelg.errors import ImageError
+from opendelg.errors import ImageError, WeightsError
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.geometry import receptive_box_centres
 from opendelg.image import (
@@ -189,6 +189,7 @@ class Extractor:
 
         Raises:
             ImageError: If the image is too small after resizing, or no pixel is in the box.
+            WeightsError: If descriptors are not finite.
         """
         return self.extract_prepared([self.prepare(image, box)], want_local)[0]
 
@@ -387,6 +388,11 @@ def _sum_descriptors(levels: Sequence[RawFeatures], row: int) -> np.ndarray:
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32; a row of zeros stays."""
+    if not np.isfinite(rows).all():  # one NaN would turn every ranking it is in into nonsense
+        raise WeightsError(
+            "descriptors must be finite, got others; the weights are damaged, or the device "
+            "computes them wrongly"
+        )
     lengths = np.linalg.norm(rows.astype(np.float64), axis=-1, keepdims=True)
     unit: np.ndarray = (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit

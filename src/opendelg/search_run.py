@@ -29,6 +29,8 @@ class SearchConfig:
             raise ValueError(f"top must be at least 1, got {self.top}")
         if self.rerank < 0:
             raise ValueError(f"rerank must be at least 0, got {self.rerank}")
+        if self.expansion.verified and self.rerank == 0:
+            raise ValueError("rerank must be at least 1 to expand with what it confirms, got 0")
 
 
 class SearchRun:

@@ -17,6 +17,8 @@ from opendelg.cli.opening import (
     kept_or_temporary,
     parse_settings,
     print_json,
+    shown,
+    writable,
 )
 from opendelg.cli.progress import progress
 
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
 
 SaveRunOption = Annotated[
     Path | None,
-    typer.Option("--save-run", help="Keep the rankings in this .zip (`delg evaluate rescore`)."),
+    typer.Option(
+        "--save-run",
+        callback=writable,
+        help="Keep the rankings in this .zip (`delg evaluate rescore`).",
+    ),
 ]
 
 AugmentOption = Annotated[
@@ -81,6 +87,7 @@ def groups(
     delg evaluate groups --csv table.csv --images photos/ --collection kept --expand 10 --augment 5
     """
     from opendelg.datasets.groups import read_groups
+    from opendelg.evaluation.groups import require_positives
     from opendelg.evaluation.preparation import PreparationConfig
     from opendelg.evaluation.protocols import Groups
     from opendelg.expansion import ExpansionConfig
@@ -92,8 +99,10 @@ def groups(
     preparation = parse_settings(
         PreparationConfig, whiten=whiten, shrinkage=shrinkage, augment=augment, alpha=alpha
     )
-    config = SearchConfig(rerank=rerank, expansion=expansion)
-    protocol = Groups(read_groups(csv, images), config, preparation)
+    config = parse_settings(SearchConfig, rerank=rerank, expansion=expansion)
+    dataset = read_groups(csv, images)
+    require_positives(dataset)
+    protocol = Groups(dataset, config, preparation)
     with kept_or_temporary(collection, model, profile, device, threads) as opened:
         run = protocol.run(*opened, progress)
     finish(run, save_run, json)
@@ -125,4 +134,4 @@ def finish(run: "Run", save_run: Path | None, json: bool) -> None:
     if json:
         print_json(dict(figures.json))
     else:
-        print("\n".join(figures.lines()))
+        print("\n".join(map(shown, figures.lines())))

@@ -97,7 +97,7 @@ def _print(comparison: "Comparison", listed: "Figure", top: int, paths: tuple[Pa
     for letter, path, stage in zip(
         "AB", paths, (comparison.first_stage, comparison.second_stage), strict=True
     ):
-        print(f"{letter}: {shown(path)}, stage {stage}")
+        print(f"{letter}: {shown(path)}, stage {shown(stage)}")
     print(f"{comparison.protocol}, {comparison.num_queries} queries in both")
     print()
     _print_figures(comparison)
@@ -113,7 +113,7 @@ def _print(comparison: "Comparison", listed: "Figure", top: int, paths: tuple[Pa
     elif paths[0] != paths[1]:
         print("\nboth were made by the same weights, settings and versions")
     for note in comparison.notes:
-        print(f"note: {note}")
+        print(f"note: {shown(note)}")
 
 
 def _print_figures(comparison: "Comparison") -> None:

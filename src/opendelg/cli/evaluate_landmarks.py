@@ -15,6 +15,7 @@ from opendelg.cli.opening import (
     ThreadsOption,
     kept_or_temporary,
     read_config,
+    writable,
 )
 from opendelg.cli.progress import progress
 
@@ -28,7 +29,10 @@ SubsetOption = Annotated[
     bool, typer.Option("--subset", help="Take the images that are there: not comparable.")
 ]
 SubmissionOption = Annotated[
-    Path | None, typer.Option("--submission", help="Write predictions as the challenge wants: .csv")
+    Path | None,
+    typer.Option(
+        "--submission", callback=writable, help="Write predictions as the challenge wants: .csv"
+    ),
 ]
 CollectionOption = Annotated[
     Path | None,

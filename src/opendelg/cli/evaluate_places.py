@@ -17,6 +17,7 @@ from opendelg.cli.opening import (
     kept_or_temporary,
     read_config,
     shown,
+    writable,
 )
 from opendelg.cli.progress import progress
 
@@ -57,7 +58,10 @@ def places(
         ),
     ] = None,
     submission: Annotated[
-        Path | None, typer.Option("--submission", help="Write predictions for MSLS: .csv or .zip.")
+        Path | None,
+        typer.Option(
+            "--submission", callback=writable, help="Write predictions for MSLS: .csv or .zip."
+        ),
     ] = None,
     collection: Annotated[
         Path | None, typer.Option("--collection", help="Keep the features here for the next time.")

@@ -61,6 +61,15 @@ ExpandVerifiedOption = Annotated[
 ]
 
 
+def writable(path: Path | None) -> Path | None:
+    """What a command writes at its end, tried at its start: a callback of options."""
+    if path is not None:
+        from opendelg.whole_files import require_writable
+
+        require_writable(path)
+    return path
+
+
 def parse_settings(kind: type[T], **values: Any) -> T:
     """Settings made of options; a value out of its range is a mistake in the command line."""
     try:

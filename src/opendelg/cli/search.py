@@ -67,7 +67,7 @@ def search(
     expansion = parse_settings(
         ExpansionConfig, nearest=expand, alpha=alpha, verified=expand_verified
     )
-    config = SearchConfig(top, rerank, expansion=expansion)
+    config = parse_settings(SearchConfig, top=top, rerank=rerank, expansion=expansion)
     with Collection.open(collection, read_only=True) as opened:
         extractor = extractor_for(opened, device, threads, model)
         searcher = Searcher(opened, extractor, config)

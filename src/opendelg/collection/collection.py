@@ -33,6 +33,7 @@ from opendelg.collection.roots import Roots, relative_bytes
 from opendelg.collection.schema import create_catalogue
 from opendelg.errors import FormatError, OpenDelgError
 from opendelg.features import ImageFeatures, LocalFeatures
+from opendelg.whole_files import remove_parts
 
 _CATALOGUE_NAME = "catalogue.sqlite"
 _INDEX_NAME = "nearest.faiss"
@@ -109,6 +110,7 @@ class Collection:
             raise
         if not read_only:
             remove_drafts(folder / _INDEX_NAME)
+            remove_parts(folder)  # of segments
         return cls(folder, catalogue, lock)
 
     @staticmethod

@@ -122,7 +122,8 @@ class CurrentIndex:
         if loaded is not None and self._is_extendable(loaded, state):
             index, stamp = loaded
             is_whole = len(index) == self._catalogue.count(after, stamp.last_id)
-            if is_whole and (len(index) == 0 or index.ids[0] > after):
+            # One that ends before the segments do was saved before the last of them was written.
+            if is_whole and stamp.last_id >= after and (len(index) == 0 or index.ids[0] > after):
                 self._saved = stamp
                 return loaded
         self._saved = None

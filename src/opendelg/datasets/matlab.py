@@ -182,6 +182,8 @@ def _text(shape: tuple[int, ...], kind: int, content: memoryview, order: str) ->
     rows = shape[0]
     if rows <= 1:
         return text
+    if rows > len(text):  # a shape alone takes no memory
+        raise ValueError(f"{len(text)} characters in {rows} rows")
     return [text[row::rows] for row in range(rows)]  # characters are in column order
 
 

@@ -116,7 +116,7 @@ def find_revisited_photos(dataset: RevisitedDataset, folder: Path) -> RevisitedP
 def require_photos(
     dataset: RevisitedDataset, photos: RevisitedPhotos, is_subset_allowed: bool
 ) -> None:
-    """Raises OpenDelgError if photos are missing: figures without them are not comparable."""
+    """Raises OpenDelgError if photos are missing, so that figures are not comparable or none."""
     listed = [
         *(
             dataset.query_names[n]
@@ -137,6 +137,12 @@ def require_photos(
             f"database images, got {len(listed)} missing beside {str(dataset.file)!r}: {shown}"
             f"{', ...' if len(listed) > _MAX_LISTED else ''}; with --subset the photos that are "
             "there are evaluated, and the output says so"
+        )
+    there = np.array(list(photos.database))
+    if not any(np.isin([*dataset.easy[n], *dataset.hard[n]], there).any() for n in photos.queries):
+        raise OpenDelgError(
+            "a query must have database images to find, got none for any of "
+            f"{len(photos.queries)} beside {str(dataset.file)!r}"
         )
 
 

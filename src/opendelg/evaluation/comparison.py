@@ -17,6 +17,7 @@ import numpy as np
 
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.runs import Run
+from opendelg.evaluation.scorable import LANDMARKS
 from opendelg.evaluation.scoring import measures, pooled, stages
 from opendelg.metrics.bootstrap import Estimate, Statistic, bootstrap, mean_of
 from opendelg.whole_files import replacing
@@ -205,9 +206,7 @@ def _require_same_truth(a: Run, b: Run, rows_a: np.ndarray, rows_b: np.ndarray) 
         )
     for label in a.truth:
         for row_a, row_b in zip(rows_a.tolist(), rows_b.tolist(), strict=True):
-            ids_a, ids_b = a.truth[label][row_a].tolist(), b.truth[label][row_b].tolist()
-            names_a = {a.names.get(i, str(i)) for i in ids_a}
-            names_b = {b.names.get(i, str(i)) for i in ids_b}
+            names_a, names_b = _truth(a, label, row_a), _truth(b, label, row_b)
             if names_a != names_b:
                 raise OpenDelgError(
                     f"{label} of a query must be the same in both runs, got "
@@ -215,6 +214,12 @@ def _require_same_truth(a: Run, b: Run, rows_a: np.ndarray, rows_b: np.ndarray) 
                     f"only in the second for {a.queries[row_a]!r}; figures of other truths cannot "
                     "be compared"
                 )
+
+
+def _truth(run: Run, label: str, row: int) -> set[str]:
+    """What a query should find, by names that mean the same in every run."""
+    ids = run.truth[label][row].tolist()
+    return {str(i) if label == LANDMARKS else run.names[i] for i in ids}
 
 
 def _mean_figures(

@@ -1,7 +1,7 @@
 """The queries that a run answers worst: what it found instead, and the right image it missed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.ranking import NOT_VERIFIED, Ranking
 from opendelg.evaluation.runs import Run
+from opendelg.evaluation.scorable import LANDMARKS
 from opendelg.evaluation.scoring import judged, measures
 from opendelg.metrics.revisited import GroundTruth
 
@@ -33,7 +34,7 @@ class Failure:
 
     query: int  # row in the run
     value: float  # of the measure, in [0, 1]
-    num_positives: int
+    num_positives: int | None  # None: it should find a landmark, whose images were not counted
     first_right: int | None  # rank from 1 of the first positive; None: none was kept
     results: tuple[Found, ...]  # the first few, best first
     wrong: Found | None  # the first that is neither right nor junk
@@ -75,6 +76,8 @@ def find_failures(run: Run, stage: str, measure: str, count: int) -> Failures:
         for query, (ranking, truth) in enumerate(judged(run, stage))
         if values[query] < PERFECT  # not so for NaN
     ]
+    if LANDMARKS in run.truth:
+        failures = [replace(failure, num_positives=None) for failure in failures]
     failures.sort(key=lambda failure: (failure.value, -(failure.first_right or np.inf)))
     return Failures(
         tuple(failures[:count]), len(failures), int(np.count_nonzero(~np.isnan(values)))

@@ -7,6 +7,7 @@ the same weights and settings and packed as a collection packs them: the inliers
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from opendelg.collection import Collection
+from opendelg.datasets.revisited import OFFICIAL
 from opendelg.errors import FormatError, ImageError, OpenDelgError
 from opendelg.evaluation.failures import Failure, Found
 from opendelg.evaluation.runs import Run
 from opendelg.evidence import Box, Evidence, FailedQuery, RankedPhoto, Side
 from opendelg.extraction import ExtractionConfig, Extractor
 from opendelg.features import ImageFeatures, LocalFeatures
-from opendelg.image import read_image
+from opendelg.image import find_images, read_image
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.runtime import Device
@@ -53,7 +55,15 @@ class Photos:
         if parts.is_absolute() or ".." in parts.parts or "\0" in name:
             raise FormatError(f"image must lie below the folder of images, got {name!r} in the run")
         paths = [self.images / layout.replace("{name}", name) for layout in LAYOUTS]
-        return next((path for path in paths if path.is_file()), paths[0])
+        found = next((path for path in paths if path.is_file()), None)
+        return found or self._elsewhere.get(name, paths[0])
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, Path]:
+        """Photos anywhere below the folder, as Revisited Oxford and Paris find them, by name."""
+        if self.run.protocol not in OFFICIAL:
+            return {}
+        return {path.stem: path for path in reversed(find_images([self.images]))}
 
 
 def extractor_of(
@@ -278,7 +288,7 @@ def _evidence(
 def _summary(failure: Failure, measure: str) -> str:
     """The figure of a query, and where its first right photo is."""
     figure = f"{measure} {100 * failure.value:.1f}"
-    of = "" if failure.num_positives == 1 else f", the first of {failure.num_positives}"
+    of = "" if failure.num_positives in (1, None) else f", the first of {failure.num_positives}"
     if failure.num_positives == 0:
         return f"{figure}, nothing to find"
     if failure.first_right is None:

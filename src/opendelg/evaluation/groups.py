@@ -77,7 +77,8 @@ def evaluate_groups(
         dataset: Groups and roles.
         collection: Holds all its images (see `index_whole`).
         extractor: What made the collection; its weights rate the pairs.
-        config: How many candidates are verified, and how; how queries are expanded.
+        config: How many candidates are verified (0: there is no second stage), and how; how
+            queries are expanded.
         progress: Called with the number of each query that is done.
         preparation: What is done to the database's global descriptors, in memory.
 
@@ -127,7 +128,8 @@ def evaluate_groups(
         names=dict(enumerate(dataset.names)),
         num_database=len(dataset.database_ids),
         truth={"positives": dataset.positives},
-        stages={"global": tuple(global_rankings), "verified": tuple(verified)},
+        stages={"global": tuple(global_rankings)}
+        | ({"verified": tuple(verified)} if config.rerank else {}),
         about=about_groups(dataset, extractor, config, preparation),
         notes=notes_on(config.expansion, preparation),
     )

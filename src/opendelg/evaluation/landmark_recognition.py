@@ -21,6 +21,7 @@ from opendelg.errors import OpenDelgError
 from opendelg.evaluation.landmark_data import LandmarkBenchmark
 from opendelg.evaluation.landmark_retrieval import by_usage, landmark_report
 from opendelg.evaluation.landmark_search import LandmarkSearch, Neighbours
+from opendelg.evaluation.preparation import refuse_expansion
 from opendelg.evaluation.provenance import provenance
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, means
@@ -73,6 +74,7 @@ def evaluate_landmark_recognition(
         OpenDelgError: If no query shows a landmark: there would be no figure.
     """
     config, vote = config or SearchConfig(), vote or VoteConfig()
+    refuse_expansion(config.expansion, PROTOCOL)
     if benchmark.labels is None:
         raise ValueError("benchmark must have labels; open it with open_recognition")
     truths = benchmark.solution.truths

@@ -10,6 +10,7 @@ from opendelg.datasets.landmarks import id_text
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.landmark_data import LandmarkBenchmark
 from opendelg.evaluation.landmark_search import LandmarkSearch, Neighbours
+from opendelg.evaluation.preparation import refuse_expansion
 from opendelg.evaluation.provenance import provenance
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, counts, means
@@ -41,6 +42,7 @@ def evaluate_landmark_retrieval(
             benchmark is a subset: there such images are left out, and queries without any other.
     """
     config = config or SearchConfig()
+    refuse_expansion(config.expansion, PROTOCOL)
     positives, judged, notes = _positives(benchmark)
     found = search.neighbours(max(MAX_PREDICTIONS, config.rerank), config)
     rankings = [found.rankings[query] for query in judged.tolist()]

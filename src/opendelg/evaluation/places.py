@@ -14,6 +14,7 @@ from opendelg.collection import Collection
 from opendelg.datasets.places import NUM_RESULTS, PlacesDataset
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.groups import stored_ids
+from opendelg.evaluation.preparation import refuse_expansion
 from opendelg.evaluation.provenance import hash_of_names, provenance
 from opendelg.evaluation.ranking import Ranking, StreamedRanking
 from opendelg.evaluation.report import Measures, Report, counts, means, recall_names, stage_json
@@ -59,6 +60,7 @@ def evaluate_places(
         OpenDelgError: If the collection lacks an image.
     """
     config = config or SearchConfig()
+    refuse_expansion(config.expansion, PROTOCOL)
     database = stored_ids(
         collection, [dataset.database_path(number) for number in range(len(dataset.database))]
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opendelg.errors import OpenDelgError
 from opendelg.expansion import (
     AugmentedDatabase,
     ExpansionConfig,
@@ -64,6 +65,14 @@ def notes_on(expansion: ExpansionConfig, preparation: PreparationConfig) -> tupl
             f"queries expanded with confirmed images and verified again, alpha {expansion.alpha:g}"
         )
     return tuple(notes)
+
+
+def refuse_expansion(expansion: ExpansionConfig, protocol: str) -> None:
+    """Raises OpenDelgError if queries are to be expanded where an evaluation would not do it."""
+    if expansion.is_on:
+        raise OpenDelgError(
+            f"queries must not be expanded under {protocol}, got {expansion}; groups can"
+        )
 
 
 class PreparedDatabase:

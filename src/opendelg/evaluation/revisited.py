@@ -13,6 +13,7 @@ import numpy as np
 
 from opendelg.datasets.revisited import LISTS, OFFICIAL, RevisitedDataset
 from opendelg.evaluation.cropped import CroppedQuery
+from opendelg.evaluation.preparation import refuse_expansion
 from opendelg.evaluation.progress import Progress, silent
 from opendelg.evaluation.provenance import hash_of_file, hash_of_names, provenance
 from opendelg.evaluation.ranking import Ranking
@@ -58,6 +59,7 @@ def evaluate_revisited(
         progress: Told of the queries that are verified, and of features made for that.
     """
     config = config or SearchConfig()
+    refuse_expansion(config.expansion, database.dataset.name)
     truth = database.truth(list(queries))
     of_queries = list(zip(*truth.values(), strict=True))
     junk = [[ground_truth(level, *lists).junk for level in LEVELS] for lists in of_queries]

@@ -1,12 +1,16 @@
 """The database of Revisited Oxford or Paris: photos in a collection, distractors behind them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from opendelg.collection import Collection
 from opendelg.datasets.revisited import LISTS, RevisitedDataset, RevisitedPhotos
+from opendelg.errors import OpenDelgError
+from opendelg.evaluation.distractor_sources import DistractorSource, PhotoFolder
 from opendelg.evaluation.distractors import Distractors
 from opendelg.evaluation.groups import stored_ids
 from opendelg.evaluation.progress import Progress, silent
@@ -40,8 +44,11 @@ class RevisitedDatabase:
         """The database in a collection that holds all its photos (see `groups.index_whole`).
 
         Raises:
-            OpenDelgError: If the collection lacks one.
+            OpenDelgError: If the collection lacks one, or a distractor is of the dataset.
         """
+        if distractors is not None:
+            own = [*photos.queries.values(), *photos.database.values()]
+            _require_others(distractors.source, own)
         stored = stored_ids(collection, list(photos.database.values()))
         ids, descriptors = collection.global_descriptors()
         return cls(
@@ -124,3 +131,16 @@ class RevisitedDatabase:
         """Positions of the distractors among these ids, in their order."""
         positions: np.ndarray = ids[ids >= len(self.dataset.names)] - len(self.dataset.names)
         return positions
+
+
+def _require_others(source: DistractorSource, photos: Sequence[Path]) -> None:
+    """Raises OpenDelgError if distractors are photos of the dataset: no query looks for those."""
+    if not isinstance(source, PhotoFolder):
+        return
+    root, own = os.path.realpath(source.root), {os.path.realpath(path) for path in photos}
+    shared = [name for name in source.names if os.path.join(root, name) in own]
+    if shared:
+        raise OpenDelgError(
+            f"distractors must be other photos than the dataset's, got {len(shared)} of these in "
+            f"{str(source.root)!r}, first {shared[0]!r}"
+        )

@@ -6,6 +6,7 @@ inliers, the ground truth, and what made them; no image and no descriptor.
 
 import io
 import json
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,16 @@ import numpy as np
 
 from opendelg.errors import FormatError
 from opendelg.evaluation.ranking import Ranking
+from opendelg.evaluation.scorable import require_scorable
 from opendelg.whole_files import replacing
 
 VERSION = 1
 MAX_BYTES = 1 << 32  # of all members: a million queries with 100 results each have 2.4 GB
 _HEADER = "run.json"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold: equal runs, equal bytes
+_KEYS = {"format", "version", "protocol", "num_database", "notes", "about", "truth", "stages"} | {
+    *("extra", "queries", "names")
+}
 _KINDS = {"ids": "i8", "positions": "i8", "similarities": "f4", "num_inliers": "i4"}
 
 
@@ -34,7 +39,7 @@ class Run:
     queries: tuple[str, ...]  # names
     names: Mapping[int, str]  # of the database images that are ranked or judged, by id
     num_database: int
-    truth: Mapping[str, tuple[np.ndarray, ...]]  # label -> Q arrays (P,) int64 of database ids
+    truth: Mapping[str, tuple[np.ndarray, ...]]  # label -> Q arrays (P,) int64, see LANDMARKS
     stages: Mapping[str, tuple[Ranking, ...]]  # stage -> Q rankings
     about: Mapping[str, Any]  # from `provenance`
     notes: tuple[str, ...] = ()  # what a reader of the figures must know: subset, not comparable
@@ -94,7 +99,7 @@ def read_run(path: Path) -> Run:
 
     Raises:
         FileNotFoundError: If there is none.
-        FormatError: If it is no run file, of a later version, or damaged.
+        FormatError: If it is no run file, of another version, damaged, or cannot be scored.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -103,23 +108,28 @@ def read_run(path: Path) -> Run:
                 raise FormatError(
                     f"run must have at most {MAX_BYTES} bytes, got {size} in {str(path)!r}"
                 )
-            return _read(file, path)
+            run = _read(file, path)
+        require_scorable(run)
+        return run
     except FileNotFoundError:
         raise FileNotFoundError(f"run must be an existing file, got {str(path)!r}") from None
     # What zipfile, json and numpy raise for damaged content.
     except (
         *(zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError),
         *(IndexError, OverflowError, RuntimeError, NotImplementedError, MemoryError, OSError),
-        *(RecursionError, zlib.error),
+        *(RecursionError, zlib.error, SyntaxError, tokenize.TokenError),
     ) as error:
         raise FormatError(
             f"run must be a whole file that `--save-run` wrote, got {str(error) or type(error)} "
-            f"in {str(path)!r}"
+            f"in {str(path)!r}; copy it again, or evaluate again"
         ) from error
 
 
 def _read(file: zipfile.ZipFile, path: Path) -> Run:
     header = json.loads(file.read(_HEADER))
+    absent = sorted(_KEYS - header.keys())
+    if absent:
+        raise ValueError(f"no {', '.join(absent)} in {_HEADER}")
     if header["format"] != "opendelg-run":
         raise ValueError(f"format {header['format']!r}")
     if header["version"] != VERSION:
@@ -163,6 +173,8 @@ def _split(file: zipfile.ZipFile, prefix: str, name: str, count: int) -> list[np
     counts, values = _array(file, f"{prefix}/counts"), _array(file, f"{prefix}/{name}")
     if counts.dtype != np.int64 or values.dtype != np.dtype(_KINDS[name]):
         raise ValueError(f"array {prefix}/{name} of type {values.dtype}")
+    if counts.ndim != 1 or values.ndim != 1:
+        raise ValueError(f"array {prefix}/{name} of shape {values.shape}")
     if len(counts) != count or counts.min(initial=0) < 0 or counts.sum() != len(values):
         raise ValueError(f"array {prefix}/{name} of {len(values)} entries")
     return np.split(values, np.cumsum(counts)[:-1]) if count else []

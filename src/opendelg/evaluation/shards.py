@@ -13,6 +13,7 @@ folder at a time; the lock of the collection it lies in sees to that.
 import json
 import tarfile
 import time
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +36,7 @@ from opendelg.image import (
     read_image,
 )
 from opendelg.recipes import recipe_of
-from opendelg.whole_files import replacing
+from opendelg.whole_files import remove_parts, replacing
 
 # An image's name, and what gives the bytes of its file or raises ImageError; called in a thread.
 Source = tuple[str, Callable[[], bytes]]
@@ -120,6 +121,7 @@ class Shards:
                     "before it was deleted: delete all later ones too"
                 )
             shards._shards.append(shard)
+        shards._remove_leftovers()
         return shards
 
     def __len__(self) -> int:
@@ -258,7 +260,7 @@ class Shards:
     def _require_recipe(self) -> None:
         path = self.folder / _RECIPE_NAME
         try:
-            kept = Recipe.from_json(path.read_text())
+            kept = Recipe.from_json(path.read_text(errors="replace"))
         except FileNotFoundError:
             if any(self.folder.glob("*.npz")):
                 raise FormatError(
@@ -274,6 +276,13 @@ class Shards:
                 f"{str(self.folder)!r}; use their weights and settings, or another folder"
             )
 
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process left: half a file, and descriptors of no shard."""
+        remove_parts(self.folder)
+        for path in self.folder.glob("*.npy"):
+            if not path.with_suffix(".npz").exists():
+                path.unlink()
+
     def _path(self, shard: _Shard, suffix: str) -> Path:
         return self.folder / f"{shard.first:09}{suffix}"
 
@@ -284,7 +293,7 @@ class Shards:
             return np.zeros((0, 0), np.float32)
         try:
             table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
             raise _damaged(path, str(error)) from error
         if table.ndim != 2 or len(table) != shard.num_readable or table.dtype != np.float32:
             raise _damaged(path, f"shape {table.shape} of {table.dtype}")
@@ -375,7 +384,7 @@ def tar_sources(
         tell: Called with the bytes read of the current tar, as it is on disk.
 
     Raises:
-        OpenDelgError: If a tar cannot be read, or ends too early.
+        OpenDelgError: If a tar cannot be read, ends too early, or names a place above it.
     """
     for path in tars:
         try:
@@ -383,6 +392,10 @@ def tar_sources(
                 for member in tar:
                     if not member.isreg() or Path(member.name).suffix.lower() not in EXTENSIONS:
                         continue
+                    if ".." in Path(member.name).parts:
+                        raise OpenDelgError(
+                            f"images must lie below their tar, got {member.name!r} in {str(path)!r}"
+                        )
                     yield f"{path.name}/{member.name}", _reader(tar, member)
                     if tell is not None:
                         tell(raw.tell())
@@ -417,10 +430,13 @@ def _read_shard(path: Path) -> _Shard:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             reasons = json.loads(file["reasons"].tobytes())
             failed = file["failed"].tolist()
+            names, sizes = file["names"], file["sizes"]
+            if names.ndim != 1 or names.dtype.kind != "S" or sizes.shape != (len(names), 2):
+                raise ValueError(f"names and sizes of shapes {names.shape} and {sizes.shape}")
             return _Shard(
                 int(file["first"]),
-                file["names"],
-                file["sizes"],
+                names,
+                sizes,
                 dict(zip(failed, reasons, strict=True)),
                 int(file["checksum"]),
             )

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from opendelg.whole_files import replacing
+from opendelg.whole_files import remove_parts, replacing
 
 
 class Steps:
     """The steps of one evaluation."""
 
     def __init__(self, folder: Path, depends_on: Mapping[str, Any]) -> None:
-        """Nothing is written before the first step is done.
+        """Nothing is written before the first step is done; what a killed process left goes.
 
         Args:
             folder: Where the steps of all evaluations are.
@@ -28,6 +28,7 @@ class Steps:
         """
         text = json.dumps(dict(depends_on), sort_keys=True, allow_nan=False)
         self._folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        remove_parts(self._folder)
 
     def kept(self, name: str) -> dict[str, np.ndarray] | None:
         """The result of a step; None if it is not done, or its file is damaged."""

@@ -135,8 +135,8 @@ def with_positives(dataset: PlacesDataset, removes_queries: bool = False) -> Pla
     if all(len(found) == len(database) for found in positives):
         raise OpenDelgError(
             f"a query must have a database image beyond {rule}, got none for any of "
-            f"{len(queries)} queries in {str(dataset.folder)!r}; positions are UTM in metres, "
-            "not degrees"
+            f"{len(queries)} queries in {str(dataset.folder)!r}"
+            + ("; positions are UTM in metres, not degrees" if rule.unit == "m" else "")
         )
     if removes_queries:
         return replace(
