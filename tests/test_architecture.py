@@ -39,6 +39,7 @@ LEVELS = {
     3: [
         "extraction",
         "recipes",
+        "reduction",
         "indexing",
         "candidates",
         "search_run",

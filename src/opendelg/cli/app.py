@@ -23,6 +23,7 @@ from opendelg.cli.train import train
 from opendelg.cli.verify import verify
 from opendelg.cli.weights import weights
 from opendelg.cli.weights_import import check, import_model
+from opendelg.cli.weights_reduce import reduce
 
 app = typer.Typer(
     name="delg",
@@ -43,6 +44,7 @@ evaluate.command()(failures)
 app.add_typer(evaluate, name="evaluate")
 weights.command("import")(import_model)
 weights.command()(check)
+weights.command()(reduce)
 app.add_typer(weights, name="weights")
 
 
