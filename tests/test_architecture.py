@@ -22,6 +22,7 @@ LEVELS = {
         "delf_messages",
         "scrambling",
         "whole_files",
+        "memory",
     ],
     1: [
         "model",
@@ -40,6 +41,7 @@ LEVELS = {
         "extraction",
         "recipes",
         "reduction",
+        "forecast",
         "indexing",
         "candidates",
         "search_run",

@@ -16,6 +16,7 @@ from opendelg.cli.extract import extract
 from opendelg.cli.index import index
 from opendelg.cli.info import info
 from opendelg.cli.match import match
+from opendelg.cli.plan import plan
 from opendelg.cli.remove import remove
 from opendelg.cli.search import search
 from opendelg.cli.serve import serve
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (index, search, serve, match, extract, train, info, verify, remove, demo):
+for command in (plan, index, search, serve, match, extract, train, info, verify, remove, demo):
     app.command()(command)
 register_revisited(evaluate)
 evaluate.command()(places)

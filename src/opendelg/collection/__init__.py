@@ -1,5 +1,6 @@
 """Collections: what `delg index` writes on disk and `delg search` reads."""
 
+from opendelg.collection.codes import RECALL_AT, RECALL_TARGET
 from opendelg.collection.collection import Collection
 from opendelg.collection.connection import WriterBusyError
 from opendelg.collection.packing import PRECISIONS, Precision, pack_local, unpack_local
@@ -11,18 +12,25 @@ from opendelg.collection.records import (
     StoredFile,
     StoredImage,
 )
+from opendelg.collection.sizes import CollectionSizes, Layout
+from opendelg.collection.speed import measure_speed
 
 __all__ = [
     "PRECISIONS",
+    "RECALL_AT",
+    "RECALL_TARGET",
     "Collection",
     "CollectionInfo",
+    "CollectionSizes",
     "Failure",
     "FileStat",
+    "Layout",
     "Precision",
     "Recipe",
     "StoredFile",
     "StoredImage",
     "WriterBusyError",
+    "measure_speed",
     "pack_local",
     "unpack_local",
 ]

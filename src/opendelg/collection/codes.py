@@ -112,6 +112,13 @@ def measured_candidates(codes: Codes, descriptors: np.ndarray) -> int | None:
     return None
 
 
+def code_bytes(count: int, num_dimensions: int) -> int:
+    """Bytes of the codes of so many descriptors: what `Codes.to_bytes` gives, within 1 KiB."""
+    padded = _padded(num_dimensions)
+    # A bit for each dimension and two float32; faiss packs 32 rows together.
+    return -(-count // 32) * 32 * (padded // 8 + 8) + 4 * padded
+
+
 def rotated(descriptor: np.ndarray) -> np.ndarray:
     """A descriptor (D,) float32 in the coordinates of the codes (P,)."""
     turned: np.ndarray = descriptor @ _rotation(len(descriptor))

@@ -30,6 +30,12 @@ _PER_KEYPOINT = 16  # bytes: x, y, score, scale as float32
 _LARGEST = 127  # of int8, symmetric
 
 
+def record_bytes(num_keypoints: int, num_dimensions: int, precision: Precision) -> int:
+    """Bytes of a record of `pack_local`."""
+    row_bytes = {"int8": 4 + num_dimensions, "float16": 2 * num_dimensions}[precision]
+    return _HEADER.size + num_keypoints * (_PER_KEYPOINT + row_bytes)
+
+
 def pack_local(local: LocalFeatures, precision: Precision) -> bytes:
     """One record that holds `local`, about N * (20 + D) bytes in int8.
 

@@ -17,10 +17,12 @@ _COMPANIONS = ("-wal", "-shm", "-journal")  # files that SQLite keeps beside a d
 # before leaves them out.  A row with image 0 says that the list begins at its revision.
 _DROPPED = "CREATE TABLE dropped (revision INTEGER NOT NULL, image_id INTEGER NOT NULL)"
 
-# Pages of 8 KiB: 2048 float32 and packed features fit with 4 % waste (16 KiB: 26 %), and are read
-# in fewer pieces than with 4 KiB.
+# 2048 float32 and packed features fit with 4 % waste (16 KiB: 26 %), and are read in fewer pieces
+# than with 4 KiB.
+PAGE_BYTES = 8192
+
 _SCHEMA = f"""
-PRAGMA page_size = 8192;
+PRAGMA page_size = {PAGE_BYTES};
 PRAGMA journal_mode = MEMORY;
 PRAGMA synchronous = OFF;
 BEGIN;
