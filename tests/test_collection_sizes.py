@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opendelg.collection import Collection, Layout, Precision, current_index, pack_local, sizes
+from opendelg.collection import (
+    PRECISIONS,
+    Collection,
+    Layout,
+    Precision,
+    current_index,
+    pack_local,
+    sizes,
+)
+from opendelg.collection.codebook import Codebook
 from opendelg.collection.codes import Codes, code_bytes
 from opendelg.collection.packing import record_bytes
 from opendelg.collection.speed import made_up
@@ -37,7 +46,7 @@ def bytes_of(folder: Path, pattern: str) -> int:
 
 
 @pytest.mark.parametrize("dimensions", [16, 512, 2048])
-@pytest.mark.parametrize("precision", ["int8", "float16"])
+@pytest.mark.parametrize("precision", ["int8", "float16", "1bit"])
 def test_the_catalogue_is_as_large_as_foretold(
     tmp_path: Path, dimensions: int, precision: Precision
 ) -> None:
@@ -72,13 +81,19 @@ def test_codes_are_as_large_as_foretold(count: int, dimensions: int) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 77])
-@pytest.mark.parametrize("precision", ["int8", "float16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_records_are_as_large_as_foretold(count: int, precision: Precision) -> None:
-    record = pack_local(local_features(0, count, 128), precision)
+    book = Codebook.learn(local_features(1, 300, 128).descriptors) if precision == "pq" else None
+    record = pack_local(local_features(0, count, 128), precision, book)
     assert record_bytes(count, 128, precision) == len(record)
 
 
 def test_a_row_that_does_not_fit_a_page_takes_pages_of_its_own() -> None:
-    assert 8192 < sizes.row_bytes(8200) < 2 * 8192
-    assert sizes.row_bytes(100) < 120
-    assert sizes.row_bytes(150_000) == pytest.approx(150_000, rel=0.05)
+    assert 8192 < sizes.row_bytes([8200]) < 2 * 8192
+    assert sizes.row_bytes([100]) < 120
+    assert sizes.row_bytes([150_000]) == pytest.approx(150_000, rel=0.05)
+
+
+def test_rows_of_different_sizes_share_pages() -> None:
+    assert sizes.row_bytes([6000, 100]) == pytest.approx(8192 / 2, rel=0.01)
+    assert sizes.row_bytes([5000, 5000]) == pytest.approx(8192, rel=0.01)

@@ -25,6 +25,7 @@ _GLOBAL = 12  # bytes of a global descriptor's row without the descriptor
 _LOCAL = 7  # bytes of a local record's row without the record
 _EMPTY = 12 * PAGE_BYTES  # a catalogue without images
 _TRAILERS = 200  # bytes of a file beside its arrays
+_SIMULATED = 10_000  # rows
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,15 @@ class Layout:
     def image_bytes(self) -> float:
         """Of the catalogue, on average over the sample."""
         records = [
-            row_bytes(_LOCAL + record_bytes(n, self.local_dimensions, self.precision))
+            _LOCAL + record_bytes(n, self.local_dimensions, self.precision)
             for n in self.num_keypoints
         ]
-        facts = [
-            row_bytes(_FACTS + n) + row_bytes(_INDEXED + n) / _INDEX_FILL for n in self.path_bytes
-        ]
-        return row_bytes(_GLOBAL + 4 * self.global_dimensions) + _mean(records) + _mean(facts)
+        return (
+            row_bytes([_GLOBAL + 4 * self.global_dimensions])
+            + row_bytes(records)
+            + row_bytes([_FACTS + n for n in self.path_bytes])
+            + row_bytes([_INDEXED + n for n in self.path_bytes]) / _INDEX_FILL
+        )
 
     def of(self, num_images: int) -> CollectionSizes:
         """Bytes of a collection of so many images, all added before its index was made."""
@@ -92,21 +95,32 @@ class Layout:
         )
 
 
-def row_bytes(payload: int) -> float:
-    """Bytes of the file that a row takes in a table that grows at its end.
+def row_bytes(payloads: Sequence[int]) -> float:
+    """Bytes of the file for a row, on average, in a table that grows at its end.
 
-    A row that is too large for a page leaves its rest in pages of its own.
+    Rows of these sizes follow each other again and again.  A page is left when the next row does
+    not fit; a row that is too large for any leaves its rest in pages of its own.
     """
+    cells, num_spilled = zip(*(_cell(payload) for payload in payloads), strict=True)
+    repeats = max(1, _SIMULATED // len(payloads))
+    num_pages, left = 1, PAGE_BYTES - _PAGE_HEADER
+    for cell in cells * repeats:
+        if cell > left:
+            num_pages, left = num_pages + 1, PAGE_BYTES - _PAGE_HEADER
+        left -= cell
+    leaves = num_pages * PAGE_BYTES / (repeats * len(payloads))
+    return leaves * (1 + _INNER_CELL / PAGE_BYTES) + PAGE_BYTES * _mean(num_spilled)
+
+
+def _cell(payload: int) -> tuple[int, int]:
+    """Bytes of a leaf that a row takes, and pages of its own."""
     most = PAGE_BYTES - 35
-    local, num_spilled = payload, 0
-    if payload > most:
-        least = (PAGE_BYTES - 12) * 32 // 255 - 23
-        local = least + (payload - least) % (PAGE_BYTES - 4)
-        local = least if local > most else local
-        num_spilled = -(-(payload - local) // (PAGE_BYTES - 4))
-    cell = local + _CELL + (4 if num_spilled else 0)
-    leaf = PAGE_BYTES / ((PAGE_BYTES - _PAGE_HEADER) // cell)
-    return leaf * (1 + _INNER_CELL / PAGE_BYTES) + num_spilled * PAGE_BYTES
+    if payload <= most:
+        return payload + _CELL, 0
+    least = (PAGE_BYTES - 12) * 32 // 255 - 23
+    local = least + (payload - least) % (PAGE_BYTES - 4)
+    local = least if local > most else local
+    return local + _CELL + 4, -(-(payload - local) // (PAGE_BYTES - 4))
 
 
 def _mean(values: Sequence[float]) -> float:
