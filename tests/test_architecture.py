@@ -41,6 +41,7 @@ LEVELS = {
         "extraction",
         "recipes",
         "reduction",
+        "budget",
         "forecast",
         "indexing",
         "candidates",

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opendelg.cli.opening import (
+    BytesOption,
     ConfigOption,
     DeviceOption,
+    FeatureOptions,
+    FeaturesOption,
     JsonOption,
+    KeypointsOption,
     ModelOption,
     ProfileOption,
     ThreadsOption,
@@ -45,6 +49,9 @@ def plan(
     model: ModelOption = None,
     profile: ProfileOption = None,
     config: ConfigOption = None,
+    features: FeaturesOption = None,
+    keypoints: KeypointsOption = None,
+    bytes_per_image: BytesOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -64,7 +71,9 @@ def plan(
 
     if not photos and n is None:
         raise typer.BadParameter("photos or --n must be given, got neither", param_hint="PHOTOS")
-    extractor = open_extractor(model, profile, device, threads, read_config(config, profile))
+    kept = FeatureOptions(features, keypoints, bytes_per_image)
+    settings = read_config(config, profile)
+    extractor = open_extractor(model, profile, device, threads, settings, kept)
     with ExitStack() as stack:
         if not photos:
             photos = [_rendered(Path(stack.enter_context(TemporaryDirectory())), sample)]

@@ -3,7 +3,14 @@
 from opendelg.collection.codes import RECALL_AT, RECALL_TARGET
 from opendelg.collection.collection import Collection
 from opendelg.collection.connection import WriterBusyError
-from opendelg.collection.packing import PRECISIONS, Precision, pack_local, unpack_local
+from opendelg.collection.packing import (
+    PRECISIONS,
+    Precision,
+    keypoint_bytes,
+    pack_local,
+    record_bytes,
+    unpack_local,
+)
 from opendelg.collection.recipe import Recipe
 from opendelg.collection.records import (
     CollectionInfo,
@@ -30,7 +37,9 @@ __all__ = [
     "StoredFile",
     "StoredImage",
     "WriterBusyError",
+    "keypoint_bytes",
     "measure_speed",
     "pack_local",
+    "record_bytes",
     "unpack_local",
 ]
