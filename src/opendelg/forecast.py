@@ -23,6 +23,7 @@ from opendelg.collection import (
     Layout,
     measure_speed,
 )
+from opendelg.collection.codebook import LEARNT_ON
 from opendelg.errors import OpenDelgError
 from opendelg.extraction import Extractor
 from opendelg.features import ImageFeatures
@@ -103,7 +104,7 @@ def forecast(
             seconds = time.perf_counter() - started
             _require_images(report)
             num_images = num_images or len(plan.new)
-            layout = _layout(measured, extractor, sample)
+            layout = _layout(measured, extractor, sample, num_images)
             verification_s = _verification_seconds(measured, extractor, num_images)
     process_memory = peak_memory()  # before made-up descriptors add to it
     speed = measure_speed(num_images, layout.global_dimensions)
@@ -139,12 +140,18 @@ def _require_images(report: IndexReport) -> None:
         )
 
 
-def _layout(collection: Collection, extractor: Extractor, sample: Sequence[Photo]) -> Layout:
+def _layout(
+    collection: Collection, extractor: Extractor, sample: Sequence[Photo], num_images: int
+) -> Layout:
+    num_keypoints = [image.num_local for image in collection.images(collection.ids())]
+    precision = extractor.config.precision
+    if precision == "pq" and num_images * mean(num_keypoints) < LEARNT_ON:
+        precision = "int8"  # until there is enough to learn from
     return Layout(
         extractor.runtime.architecture.num_global_dimensions,
         extractor.runtime.architecture.num_local_dimensions,
-        extractor.config.precision,
-        [image.num_local for image in collection.images(collection.ids())],
+        precision,
+        num_keypoints,
         [len(os.fsencode(photo.relative)) for photo in sample],
     )
 

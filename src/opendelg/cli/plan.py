@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opendelg.cli.index import GPU_BATCH
 from opendelg.cli.opening import (
     BytesOption,
     ConfigOption,
@@ -29,7 +30,6 @@ from opendelg.cli.opening import (
 if TYPE_CHECKING:
     from opendelg.forecast import Forecast
 
-GPU_BATCH = 16  # as `delg index`
 PHOTO_SIZE = (1600, 1200)  # px of rendered photos
 
 
