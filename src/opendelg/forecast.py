@@ -63,7 +63,7 @@ def forecast(
     paths: Sequence[Path],
     extractor: Extractor,
     num_images: int | None = None,
-    num_sampled: int = 8,
+    num_sampled: int = 16,
     batch_size: int = 1,
 ) -> Forecast:
     """Measure on a sample what indexing and searching takes.

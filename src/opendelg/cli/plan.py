@@ -45,7 +45,7 @@ def plan(
     ] = Path(),
     sample: Annotated[
         int, typer.Option("--sample", min=1, help="Photos that are measured; more are surer.")
-    ] = 8,
+    ] = 16,
     model: ModelOption = None,
     profile: ProfileOption = None,
     config: ConfigOption = None,
