@@ -22,6 +22,7 @@ LEVELS = {
         "delf_messages",
         "scrambling",
         "whole_files",
+        "memory",
     ],
     1: [
         "model",
@@ -39,6 +40,9 @@ LEVELS = {
     3: [
         "extraction",
         "recipes",
+        "reduction",
+        "budget",
+        "forecast",
         "indexing",
         "candidates",
         "search_run",

@@ -101,7 +101,7 @@ def test_another_programs_database_is_refused(folder, read_only):
 
 def test_a_newer_version_is_refused(folder):
     execute(folder, "PRAGMA user_version = 99")
-    with pytest.raises(FormatError, match=r"version 2 or older, got 99 .*upgrade"):
+    with pytest.raises(FormatError, match=r"version 3 or older, got 99 .*upgrade"):
         Collection.open(folder)
 
 

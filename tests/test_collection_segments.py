@@ -252,6 +252,7 @@ def test_a_folder_that_takes_no_segment_is_searched_all_the_same(collection, mon
 def test_an_older_version_is_upgraded_when_it_is_written_to(collection):
     catalogue = collection._catalogue
     catalogue.query("DROP TABLE dropped")
+    catalogue.query("DROP TABLE codebook")
     catalogue.query("PRAGMA user_version = 1")
     collection.close()
     with Collection.open(collection.folder, read_only=True) as opened:
@@ -267,6 +268,7 @@ def test_an_older_version_is_upgraded_when_it_is_written_to(collection):
 def test_an_older_version_that_was_changed_since_makes_its_segments_anew(collection):
     collection.remove([7])
     collection._catalogue.query("DROP TABLE dropped")
+    collection._catalogue.query("DROP TABLE codebook")
     collection._catalogue.query("PRAGMA user_version = 1")
     collection.close()
     with Collection.open(collection.folder, read_only=True) as opened:

@@ -15,10 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from opendelg.collection.packing import PRECISIONS, Precision
 from opendelg.errors import ImageError, WeightsError
 from opendelg.features import ImageFeatures, LocalFeatures
 from opendelg.geometry import receptive_box_centres
@@ -69,7 +70,7 @@ class ExtractionConfig:
     global_scales: tuple[float, ...] = (0.70710677, 1.0, 1.4142135)
     max_keypoints: int = 1000  # 0: no local features
     score_threshold: float | None = None  # lowest attention of a keypoint; None: the weights' own
-    precision: Literal["float16", "int8"] = "float16"  # of stored local descriptors
+    precision: Precision = "float16"  # of stored local descriptors
     draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8: faster, other pixel values
 
     def __post_init__(self) -> None:
@@ -89,8 +90,8 @@ class ExtractionConfig:
             raise ValueError(f"max_keypoints must be at least 0, got {self.max_keypoints}")
         if self.score_threshold is not None and not 0 <= self.score_threshold < math.inf:
             raise ValueError(f"score_threshold must be in [0, inf), got {self.score_threshold}")
-        if self.precision not in ("float16", "int8"):
-            raise ValueError(f"precision must be 'float16' or 'int8', got {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
 
     @property
     def draft_size(self) -> int | None:

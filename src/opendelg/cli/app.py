@@ -17,6 +17,7 @@ from opendelg.cli.extract import extract
 from opendelg.cli.index import index
 from opendelg.cli.info import info
 from opendelg.cli.match import match
+from opendelg.cli.plan import plan
 from opendelg.cli.remove import remove
 from opendelg.cli.search import search
 from opendelg.cli.serve import serve
@@ -24,6 +25,7 @@ from opendelg.cli.train import train
 from opendelg.cli.verify import verify
 from opendelg.cli.weights import weights
 from opendelg.cli.weights_import import check, import_model
+from opendelg.cli.weights_reduce import reduce
 
 app = typer.Typer(
     name="delg",
@@ -33,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (index, search, serve, match, extract, train, info, verify, remove, demo):
+for command in (plan, index, search, serve, match, extract, train, info, verify, remove, demo):
     app.command()(command)
 register_revisited(evaluate)
 evaluate.command()(places)
@@ -45,6 +47,7 @@ evaluate.command()(failures)
 app.add_typer(evaluate, name="evaluate")
 weights.command("import")(import_model)
 weights.command()(check)
+weights.command()(reduce)
 app.add_typer(weights, name="weights")
 
 

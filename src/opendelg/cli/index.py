@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opendelg.cli.opening import (
+    BytesOption,
     ConfigOption,
     DeviceOption,
+    FeatureOptions,
+    FeaturesOption,
     JsonOption,
+    KeypointsOption,
     ModelOption,
     ProfileOption,
     ThreadsOption,
@@ -35,6 +39,9 @@ def index(
     model: ModelOption = None,
     profile: ProfileOption = None,
     config: ConfigOption = None,
+    features: FeaturesOption = None,
+    keypoints: KeypointsOption = None,
+    bytes_per_image: BytesOption = None,
     update: Annotated[
         bool, typer.Option("--update", help="Also index changed photos anew and drop deleted ones.")
     ] = False,
@@ -51,6 +58,7 @@ def index(
     delg index ~/Photos --collection photos.delg
     delg index ~/Photos --collection photos.delg --update
     delg index scans/*.tif --collection scans.delg --profile accurate
+    delg index ~/Photos --collection photos.delg --bytes-per-image 30000
     """
     from opendelg.errors import OpenDelgError
     from opendelg.indexing import index_photos, plan_indexing, require_paths
@@ -63,7 +71,10 @@ def index(
             f"use_global_features must be true, got false in {str(config)!r}; "
             "a collection is searched by global descriptors first"
         )
-    opened, extractor = open_with_extractor(collection, model, profile, device, threads, settings)
+    kept = FeatureOptions(features, keypoints, bytes_per_image)
+    opened, extractor = open_with_extractor(
+        collection, model, profile, device, threads, settings, kept
+    )
     with opened:
         plan = plan_indexing(opened, photos)
         with progress("indexing", len(plan.work(update))) as advance:

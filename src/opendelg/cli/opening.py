@@ -5,6 +5,7 @@ import math
 import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from opendelg.collection import Collection
     from opendelg.delf_config import DelfConfig
     from opendelg.extraction import Box, ExtractionConfig, Extractor
+    from opendelg.runtime import Architecture
 
 T = TypeVar("T")
 
 ProfileName = Literal["fast", "balanced", "accurate", "paper"]
 Device = Literal["auto", "cpu", "cuda"]
+FeaturesName = Literal["float16", "int8", "pq", "1bit"]
 
 ID_PREFIX = "id:"
 
@@ -38,6 +41,18 @@ ConfigOption = Annotated[
     typer.Option(
         "--config", help="Settings file (.pbtxt) of the official DELG code, not with --profile."
     ),
+]
+FeaturesOption = Annotated[
+    FeaturesName | None,
+    typer.Option("--features", help="How local descriptors are kept; default: the profile's."),
+]
+KeypointsOption = Annotated[
+    int | None,
+    typer.Option("--keypoints", min=0, help="Most local features of a photo; 0: none."),
+]
+BytesOption = Annotated[
+    int | None,
+    typer.Option("--bytes-per-image", min=1, help="Most bytes of a photo's features."),
 ]
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="Where the network runs; auto takes a GPU if there is.")
@@ -68,6 +83,28 @@ def writable(path: Path | None) -> Path | None:
 
         require_writable(path)
     return path
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What is kept of a photo, as far as options say it."""
+
+    precision: FeaturesName | None = None
+    keypoints: int | None = None
+    bytes_per_image: int | None = None
+
+    def applied(self, config: "ExtractionConfig", shape: "Architecture") -> "ExtractionConfig":
+        """The settings for a network of this shape with these instead of their own."""
+        from opendelg.budget import within_budget
+
+        if self.precision is not None:
+            config = replace(config, precision=self.precision)
+        if self.keypoints is not None:
+            config = replace(config, max_keypoints=self.keypoints)
+        if self.bytes_per_image is not None:
+            dimensions = shape.num_global_dimensions, shape.num_local_dimensions
+            config = within_budget(config, self.bytes_per_image, *dimensions)
+        return config
 
 
 def parse_settings(kind: type[T], **values: Any) -> T:
@@ -115,8 +152,10 @@ def open_extractor(
     device: Device,
     threads: int | None,
     settings: "DelfConfig | None" = None,
+    features: FeatureOptions = FeatureOptions(),
 ) -> "Extractor":
     """An extractor by names; None is what the settings say, or the default."""
+    from opendelg.extraction import Extractor
     from opendelg.recipes import make_extractor
     from opendelg.weights import DEFAULT_MODEL
 
@@ -128,7 +167,8 @@ def open_extractor(
     extractor = make_extractor(named, _extraction(profile_name, settings), device, threads)
     if settings is not None and model is None:
         settings.require_export(extractor.weights)
-    return extractor
+    config = features.applied(extractor.config, extractor.runtime.architecture)
+    return Extractor(extractor.weights, config, extractor.runtime)
 
 
 def _extraction(
@@ -149,21 +189,29 @@ def open_with_extractor(
     device: Device,
     threads: int | None,
     settings: "DelfConfig | None" = None,
+    features: FeatureOptions = FeatureOptions(),
 ) -> tuple["Collection", "Extractor"]:
     """Open or make a collection, with the extractor that it is made by.
 
     A collection that exists decides what is not named; what is named must be the collection's.
     """
     from opendelg.collection import Collection
+    from opendelg.extraction import ExtractionConfig
     from opendelg.recipes import extractor_for, open_or_create
+    from opendelg.runtime import Architecture
+    from opendelg.settings import read_settings
 
     if not Collection.exists(folder):
-        extractor = open_extractor(model, profile_name, device, threads, settings)
+        extractor = open_extractor(model, profile_name, device, threads, settings, features)
         return open_or_create(folder, extractor), extractor
     collection = Collection.open(folder)
     try:
         named = model or (settings.model if settings else None)
-        config = _extraction(profile_name, settings)
+        recipe = collection.recipe
+        config = _extraction(profile_name, settings) or read_settings(
+            ExtractionConfig, recipe.extraction, str(folder)
+        )
+        config = features.applied(config, Architecture.from_settings(recipe.model))
         return collection, extractor_for(collection, device, threads, named, config)
     except BaseException:
         collection.close()

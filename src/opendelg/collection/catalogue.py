@@ -220,7 +220,7 @@ class Catalogue:
         state = self.state()
         if state.rewritten_at <= revision:
             return np.zeros(0, np.int64)
-        if not self.query("SELECT 1 FROM sqlite_master WHERE name = 'dropped'").fetchone():
+        if not self._has_table("dropped"):
             return None
         rows = self.query("SELECT DISTINCT image_id FROM dropped WHERE revision > ?", (revision,))
         ids = np.sort(np.array([image_id for (image_id,) in rows], np.int64))
@@ -434,6 +434,32 @@ class Catalogue:
             if not isinstance(record, bytes):
                 raise self._damage(f"local features of image {image_id}")
         return records
+
+    def codebook(self) -> bytes | None:
+        """What product quantisation learnt, None if nothing yet."""
+        if not self._has_table("codebook"):
+            return None
+        row = self.query("SELECT content FROM codebook").fetchone()
+        return None if row is None else row[0]
+
+    def put_codebook(self, content: bytes, records: dict[int, bytes]) -> None:
+        """Keeps what was learnt, with the local features packed by it, all at once."""
+        self.query("INSERT INTO codebook VALUES (1, ?)", (content,))
+        for image_id, record in records.items():
+            self.query(
+                "UPDATE local_features SET record = ? WHERE image_id = ?", (record, image_id)
+            )
+        self._count_change()
+
+    def num_local(self) -> int:
+        """Local features of all images."""
+        (count,) = self.query("SELECT coalesce(sum(num_local), 0) FROM images").fetchone()
+        return int(count)
+
+    def _has_table(self, name: str) -> bool:
+        """Whether a table is there: catalogues of earlier versions that are only read lack some."""
+        found = self.query("SELECT 1 FROM sqlite_master WHERE name = ?", (name,))
+        return found.fetchone() is not None
 
 
 def is_intact(content: object, checksum: int) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from opendelg.collection.catalogue import Catalogue, ImageFacts, State, is_intact
+from opendelg.collection.codebook import Codebook
 from opendelg.collection.nearest import NearestIndex
 from opendelg.collection.packing import unpack_local
+from opendelg.collection.quantising import codebook_of
 from opendelg.collection.segments import open_segment, segment_problems
 from opendelg.errors import FormatError, OpenDelgError
 
@@ -116,7 +118,7 @@ def _orphan_problems(catalogue: Catalogue) -> Iterator[str]:
 
 
 def _record_problems(catalogue: Catalogue) -> Iterator[str]:
-    state = catalogue.state()
+    state, codebook = catalogue.state(), codebook_of(catalogue)
     rows = catalogue.query(
         "SELECT id, root_id, path, file_size, mtime_ns, sha256, width, height, num_local, "
         "images.checksum, g.checksum, descriptor, record FROM images "
@@ -131,7 +133,7 @@ def _record_problems(catalogue: Catalogue) -> Iterator[str]:
         name = repr(os.fsdecode(facts.path))  # repr can be printed whatever the bytes are
         for problem in _descriptor_problems(state, checksum, descriptor):
             yield f"image {facts.id} {name}: {problem}"
-        for problem in _local_problems(state, facts.num_local, record):
+        for problem in _local_problems(state, facts.num_local, record, codebook):
             yield f"image {facts.id} {name}: {problem}"
 
 
@@ -146,12 +148,14 @@ def _descriptor_problems(state: State, checksum: int, descriptor: bytes | None) 
         yield "global descriptor is not finite"
 
 
-def _local_problems(state: State, num_local: int, record: bytes | None) -> Iterator[str]:
+def _local_problems(
+    state: State, num_local: int, record: bytes | None, codebook: Codebook | None
+) -> Iterator[str]:
     if record is None:
         yield "local features are missing"
         return
     try:
-        local = unpack_local(record)
+        local = unpack_local(record, codebook)
     except (FormatError, TypeError) as error:  # a damaged row may hold text
         yield f"local features are damaged: {error}"
         return

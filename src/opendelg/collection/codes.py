@@ -68,18 +68,22 @@ class Codes:
         content: bytes = _faiss().serialize_index(self._index).tobytes()
         return content
 
-    def search(self, query_descriptor: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, query_descriptor: np.ndarray, k: int, turned: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The min(k, N) best by estimate.
 
         Args:
             query_descriptor: (D,) float32.
             k: How many, at least 1.
+            turned: The same `rotated`, by a caller that searches many codes.
 
         Returns:
             Positions (K,) int64 and estimated products (K,) float32, best first.
         """
         k = min(k, len(self))
-        estimates, positions = self._index.search(rotated(query_descriptor)[None], k)
+        turned = rotated(query_descriptor) if turned is None else turned
+        estimates, positions = self._index.search(turned[None], k)
         found = positions[0] >= 0
         return positions[0][found], estimates[0][found]
 
@@ -110,6 +114,13 @@ def measured_candidates(codes: Codes, descriptors: np.ndarray) -> int | None:
         if np.mean(recalls) >= RECALL_TARGET:
             return num_candidates
     return None
+
+
+def code_bytes(count: int, num_dimensions: int) -> int:
+    """Bytes of the codes of so many descriptors: what `Codes.to_bytes` gives, within 1 KiB."""
+    padded = _padded(num_dimensions)
+    # A bit for each dimension and two float32; faiss packs 32 rows together.
+    return -(-count // 32) * 32 * (padded // 8 + 8) + 4 * padded
 
 
 def rotated(descriptor: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from opendelg.collection.checking import catalogue_problems, digest, index_probl
 from opendelg.collection.connection import lock_for_writing
 from opendelg.collection.current_index import CurrentIndex
 from opendelg.collection.nearest import exact_similarities, remove_drafts
-from opendelg.collection.packing import PRECISIONS, Precision, pack_local, unpack_local
+from opendelg.collection.packing import PRECISIONS, Precision, unpack_local
+from opendelg.collection.quantising import codebook_of, learn_if_due, packed
 from opendelg.collection.recipe import Recipe
 from opendelg.collection.records import (
     CollectionInfo,
@@ -59,7 +60,7 @@ class Collection:
         Args:
             folder: Made if it is missing; may hold other files, but no collection.
             recipe: What will make the features.
-            precision: How local descriptors are kept: int8 takes half the space of float16.
+            precision: How local descriptors are kept, see `packing`.
 
         Raises:
             FormatError: If the folder holds a collection already.
@@ -207,17 +208,18 @@ class Collection:
             raise ValueError(
                 f"global_descriptor must be a finite vector, got shape {descriptor.shape}"
             )
-        state = self._state()
-        image = ImageRow(
-            stat=stat,
-            size=(int(features.size[0]), int(features.size[1])),
-            num_local=len(features.local),
-            descriptor=descriptor.astype("<f4").tobytes(),
-            record=pack_local(features.local, state.precision),
-        )
         with self.batch():
+            image = ImageRow(
+                stat=stat,
+                size=(int(features.size[0]), int(features.size[1])),
+                num_local=len(features.local),
+                descriptor=descriptor.astype("<f4").tobytes(),
+                record=packed(self._catalogue, features.local),
+            )
             self._fix_dimensions(len(descriptor), features.local.descriptors.shape[1], path)
-            return self._catalogue.put_image(*self._place(path, root), image)
+            image_id = self._catalogue.put_image(*self._place(path, root), image)
+            learn_if_due(self._catalogue)
+            return image_id
 
     def add_failure(self, path: Path, root: Path, stat: FileStat, reason: str) -> None:
         """Records that a file could not be read; an image that was there is removed."""
@@ -352,12 +354,13 @@ class Collection:
         ids = [int(image_id) for image_id in image_ids]
         with self.snapshot():
             records = self._catalogue.records(ids)
+            codebook = codebook_of(self._catalogue)
         features = []
         for image_id in ids:
             if image_id not in records:
                 raise OpenDelgError(f"image must be in the collection, got id {image_id}")
             try:
-                features.append(unpack_local(records[image_id]))
+                features.append(unpack_local(records[image_id], codebook))
             except FormatError as error:
                 raise FormatError(
                     f"local features of image {image_id} must be intact, got: {error}; "
@@ -417,7 +420,6 @@ class Collection:
             state = self._state()
             recipe = Recipe.from_json(state.recipe)
             query = self._catalogue.query
-            (num_local,) = query("SELECT coalesce(sum(num_local), 0) FROM images").fetchone()
             (num_failures,) = query("SELECT count(*) FROM failures").fetchone()
             return CollectionInfo(
                 folder=self.folder,
@@ -426,7 +428,7 @@ class Collection:
                 precision=state.precision,
                 num_images=self._catalogue.count(),
                 num_failures=num_failures,
-                num_local=num_local,
+                num_local=self._catalogue.num_local(),
                 global_dimensions=state.global_dimensions,
                 local_dimensions=state.local_dimensions,
                 roots=tuple(Path(place) for place in self._roots().locations.values()),

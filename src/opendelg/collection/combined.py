@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opendelg.collection.codes import RECALL_AT
+from opendelg.collection.codes import RECALL_AT, rotated
 from opendelg.collection.nearest import NearestIndex, measured
 from opendelg.collection.segments import EXHAUSTIVE, Segment
 
@@ -22,11 +22,16 @@ class LiveSegment:
         """How many."""
         return int(np.count_nonzero(self.is_live))
 
-    def candidates(self, query_descriptor: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and estimates of the min(k, `num_live`) best that are live."""
+    def candidates(
+        self, query_descriptor: np.ndarray, k: int, turned: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and estimates of the min(k, `num_live`) best that are live.
+
+        `turned` is as for `Codes.search`.
+        """
         wanted, asked = min(k, self.num_live), k
         while wanted > 0:
-            positions, estimates = self.segment.candidates(query_descriptor, asked)
+            positions, estimates = self.segment.candidates(query_descriptor, asked, turned)
             kept = self.is_live[positions]
             # What was removed together may be alike: then all the best are gone.
             if np.count_nonzero(kept) >= wanted or asked >= len(self.is_live):
@@ -73,9 +78,12 @@ class CombinedIndex:
         rounds = -(-k // RECALL_AT)
         counts = [max(s.segment.num_candidates, 0) * rounds for s in self.segments]
         num_candidates = max(k, *counts)
+        turned = rotated(query_descriptor)
         found = [
             live.candidates(
-                query_descriptor, k if live.segment.num_candidates == EXHAUSTIVE else num_candidates
+                query_descriptor,
+                k if live.segment.num_candidates == EXHAUSTIVE else num_candidates,
+                turned,
             )
             for live in self.segments
         ]

@@ -50,7 +50,7 @@ class CollectionInfo:
     folder: Path
     weights_name: str
     weights_sha256: str
-    precision: str  # of stored local descriptors: "int8" or "float16"
+    precision: str  # of stored local descriptors, one of `packing.PRECISIONS`
     num_images: int
     num_failures: int
     num_local: int  # local features of all images

@@ -10,17 +10,24 @@ from opendelg.collection.connection import explained
 from opendelg.errors import FormatError
 
 _APPLICATION_ID = 0x44454C47  # "DELG": marks the SQLite file as a catalogue
-_VERSION = 2  # of the tables, kept in user_version; 1 had no table of dropped descriptors
+_VERSION = 3  # of the tables, kept in user_version
 _COMPANIONS = ("-wal", "-shm", "-journal")  # files that SQLite keeps beside a database
 
 # Global descriptors that were removed or replaced, with the revision that did it; an index made
 # before leaves them out.  A row with image 0 says that the list begins at its revision.
 _DROPPED = "CREATE TABLE dropped (revision INTEGER NOT NULL, image_id INTEGER NOT NULL)"
 
-# Pages of 8 KiB: 2048 float32 and packed features fit with 4 % waste (16 KiB: 26 %), and are read
-# in fewer pieces than with 4 KiB.
+# What the bytes of product-quantised descriptors stand for; no row until it is learnt.
+_CODEBOOK = "CREATE TABLE codebook (one INTEGER PRIMARY KEY CHECK (one = 1), content BLOB NOT NULL)"
+
+_ADDED_IN = {2: ("dropped", _DROPPED), 3: ("codebook", _CODEBOOK)}  # by version
+
+# 2048 float32 and packed features fit with 4 % waste (16 KiB: 26 %), and are read in fewer pieces
+# than with 4 KiB.
+PAGE_BYTES = 8192
+
 _SCHEMA = f"""
-PRAGMA page_size = 8192;
+PRAGMA page_size = {PAGE_BYTES};
 PRAGMA journal_mode = MEMORY;
 PRAGMA synchronous = OFF;
 BEGIN;
@@ -65,6 +72,7 @@ CREATE TABLE local_features (
     record BLOB NOT NULL
 );
 {_DROPPED};
+{_CODEBOOK};
 CREATE TABLE failures (
     root_id INTEGER NOT NULL REFERENCES roots (id),
     path BLOB NOT NULL,
@@ -117,8 +125,7 @@ def check_format(sql: sqlite3.Connection, path: Path) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         model.executescript(_SCHEMA)
         missing = _tables(model) - _tables(sql)
-        if version < _VERSION:
-            missing -= {("dropped", _DROPPED)}
+        missing -= {table for added, table in _ADDED_IN.items() if version < added}
     if missing:
         raise FormatError(
             f"catalogue must have the tables of version {_VERSION}, got others for "
@@ -128,12 +135,15 @@ def check_format(sql: sqlite3.Connection, path: Path) -> None:
 
 
 def upgrade(sql: sqlite3.Connection) -> None:
-    """Gives a catalogue of version 1 the table that it lacks; does nothing to others."""
+    """Gives a catalogue of an earlier version the tables that it lacks."""
     sql.execute("BEGIN IMMEDIATE")
     (version,) = sql.execute("PRAGMA user_version").fetchone()
     if version < _VERSION:
-        sql.execute(_DROPPED)
-        sql.execute("INSERT INTO dropped SELECT revision, 0 FROM collection")
+        for added, (_, definition) in _ADDED_IN.items():
+            if version < added:
+                sql.execute(definition)
+        if version < 2:
+            sql.execute("INSERT INTO dropped SELECT revision, 0 FROM collection")
         sql.execute(f"PRAGMA user_version = {_VERSION}")
     sql.execute("COMMIT")
 

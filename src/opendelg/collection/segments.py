@@ -65,10 +65,15 @@ class Segment:
         """The greatest id."""
         return int(self.ids[-1])
 
-    def candidates(self, query_descriptor: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (K,) int64 and estimated similarities (K,) float32 of the min(k, N) best."""
+    def candidates(
+        self, query_descriptor: np.ndarray, k: int, turned: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (K,) int64 and estimated similarities (K,) float32 of the min(k, N) best.
+
+        `turned` is as for `Codes.search`.
+        """
         if self.num_candidates != EXHAUSTIVE:
-            return self.codes.search(query_descriptor, k)
+            return self.codes.search(query_descriptor, k, turned)
         similarities = self.descriptors @ query_descriptor
         best = np.argsort(-similarities, kind="stable")[:k]
         return best, similarities[best]
@@ -142,6 +147,9 @@ def open_segment(path: Path) -> Segment | None:
             if zlib.crc32(content, zlib.crc32(head)) != sums[2]:
                 raise ValueError("damaged ids or codes")
             mapped = mmap.mmap(file.fileno(), start, access=mmap.ACCESS_READ)
+            if candidates != EXHAUSTIVE and hasattr(mmap, "MADV_RANDOM"):
+                # A few rows here and there: reading ahead of each would take ten times as long.
+                mapped.madvise(mmap.MADV_RANDOM)
         codes = Codes.from_bytes(content, dimensions)
         ids = np.frombuffer(head, "<i8")
         if len(codes) != count or np.any(np.diff(ids, prepend=after_id) < 1):
