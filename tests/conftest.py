@@ -1,6 +1,7 @@
 import json
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from opendelg.recipes import make_extractor, recipe_of
 from opendelg.runtime import Runtime, choose_runtime
 from opendelg.same import SameModel
 from opendelg.weights import Weights, read_weights, write_weights
+from tests.cluster_services import Services
 
 TINY = ModelConfig(
     layout="torchvision",
@@ -123,3 +125,17 @@ def delg(
         return SimpleNamespace(code=stopped.value.code or 0, out=out, err=err, json=values)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Milvus and an S3 store; tests that use them are marked `needs_cluster`."""
+    started = Services(tmp_path_factory.mktemp("milvus"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def address(services: Services) -> str:
+    """Where nothing is yet."""
+    return services.address(f"t{uuid.uuid4().hex}")

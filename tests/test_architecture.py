@@ -44,6 +44,7 @@ LEVELS = {
         "budget",
         "forecast",
         "indexing",
+        "indexing_ray",
         "candidates",
         "search_run",
         "search",
@@ -66,6 +67,9 @@ HOMES = {
     "prometheus_client": {"server"},
     "onnxruntime": {"runtime"},
     "typer": {"cli"},
+    "boto3": {"collection"},
+    "pymilvus": {"collection"},
+    "ray": {"indexing_ray"},
 }
 
 

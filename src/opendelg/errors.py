@@ -19,3 +19,7 @@ class WeightsError(OpenDelgError):
 
 class FormatError(OpenDelgError):
     """A file or collection has the wrong format, version or recipe."""
+
+
+class UnavailableError(OpenDelgError):
+    """A service that a collection is kept by does not answer: it may later."""

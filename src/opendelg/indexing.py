@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,8 +110,43 @@ def plan_indexing(collection: Collection, paths: Sequence[Path]) -> Plan:
     return plan
 
 
-class _Unchanged(ImageError):
+class Unchanged(ImageError):
     """Stops a photo that was touched only: its content is what was extracted before."""
+
+
+def photo_loader(
+    extractor: Extractor, stats: dict[Photo, FileStat]
+) -> Callable[[Photo], DecodedImage]:
+    """A function that reads photos for an extractor and notes the facts of each file.
+
+    It raises `Unchanged` for a file whose content is what was extracted before.
+    """
+
+    def load(photo: Photo) -> DecodedImage:
+        size, mtime_ns = _size_and_time(photo.path)
+        stats[photo] = FileStat(size, mtime_ns, None)
+        data = read_file(photo.path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        stats[photo] = FileStat(size, mtime_ns, sha256)
+        stored = photo.stored
+        if stored is not None and stored.id is not None and stored.sha256 == sha256:
+            raise Unchanged("image must have changed, got the same content")
+        return read_image(data, draft_size=extractor.config.draft_size)
+
+    return load
+
+
+def begin_indexing(collection: Collection, plan: Plan, update: bool) -> list[tuple[Path, str]]:
+    """Note where roots are, remove what is gone if `update`; the failures known already."""
+    with collection.batch():
+        for root in plan.roots:
+            collection.refresh_root(root)
+        if update:
+            collection.remove(plan.gone)
+    failures = list(plan.unreadable)
+    if not update:
+        failures += [(p.path, p.stored.failure or "") for p in plan.failed if p.stored is not None]
+    return failures
 
 
 def index_photos(
@@ -135,47 +170,36 @@ def index_photos(
         batch_size: Images the network takes at a time.
         progress: Called with each file that is done.
     """
-    with collection.batch():
-        for root in plan.roots:
-            collection.refresh_root(root)
-        if update:
-            collection.remove(plan.gone)
-    failures = list(plan.unreadable)
-    if not update:
-        failures += [(p.path, p.stored.failure or "") for p in plan.failed if p.stored is not None]
+    failures = begin_indexing(collection, plan, update)
     counts: Counter[str] = Counter()
     stats: dict[Photo, FileStat] = {}
-
-    def load(photo: Photo) -> DecodedImage:
-        size, mtime_ns = _size_and_time(photo.path)
-        stats[photo] = FileStat(size, mtime_ns, None)
-        data = read_file(photo.path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        stats[photo] = FileStat(size, mtime_ns, sha256)
-        stored = photo.stored
-        if stored is not None and stored.id is not None and stored.sha256 == sha256:
-            raise _Unchanged("image must have changed, got the same content")
-        return read_image(data, draft_size=extractor.config.draft_size)
-
+    load = photo_loader(extractor, stats)
     stream = extract_stream(plan.work(update), extractor, load, decode_threads, batch_size)
     for chunk in _chunks(stream, progress):
         with collection.batch():
             for photo, result in chunk:
-                if isinstance(result, ImageError) and not isinstance(result, _Unchanged):
-                    failures.append((photo.path, _reason(photo, result)))
-                counts[_store(collection, photo, stats.pop(photo), result)] += 1
+                if isinstance(result, ImageError) and not isinstance(result, Unchanged):
+                    failures.append((photo.path, failure_reason(photo, result)))
+                counts[store_result(collection, photo, stats.pop(photo), result)] += 1
     collection.update_index()
+    return report_of(plan, counts, failures, update)
+
+
+def report_of(
+    plan: Plan, counts: Mapping[str, int], failures: list[tuple[Path, str]], update: bool
+) -> IndexReport:
+    """What a run did: `counts` of photos by what `store_result` says of them."""
     return IndexReport(
-        num_added=counts["added"],
-        num_updated=counts["updated"],
+        num_added=counts.get("added", 0),
+        num_updated=counts.get("updated", 0),
         num_removed=len(plan.gone) if update else 0,
-        num_unchanged=len(plan.unchanged) + counts["unchanged"],
+        num_unchanged=len(plan.unchanged) + counts.get("unchanged", 0),
         num_outdated=0 if update else len(plan.changed),
         failures=failures,
     )
 
 
-def _store(
+def store_result(
     collection: Collection, photo: Photo, stat: FileStat, result: ImageFeatures | ImageError
 ) -> str:
     """Write one result; returns what became of the photo."""
@@ -183,16 +207,16 @@ def _store(
     if isinstance(result, ImageFeatures):
         collection.add(path, photo.root, stat, result)
         return "added" if image_id is None else "updated"
-    if isinstance(result, _Unchanged) and image_id is not None:
+    if isinstance(result, Unchanged) and image_id is not None:
         collection.touch(image_id, stat)
         return "unchanged"
     # While a file cannot be read at all, nobody knows that its image is no longer right.
     if image_id is None or stat.sha256 is not None:
-        collection.add_failure(path, photo.root, stat, _reason(photo, result))
+        collection.add_failure(path, photo.root, stat, failure_reason(photo, result))
     return "failed"
 
 
-def _reason(photo: Photo, error: ImageError) -> str:
+def failure_reason(photo: Photo, error: ImageError) -> str:
     """What is wrong with a photo, without the path as it happened to be typed."""
     return str(error).removesuffix(f" in {str(photo.path)!r}")
 

@@ -58,18 +58,18 @@ def extractor_for(
     """
     recipe = collection.recipe
     if config is None:
-        config = read_settings(ExtractionConfig, recipe.extraction, str(collection.folder))
+        config = read_settings(ExtractionConfig, recipe.extraction, collection.location)
     extractor = make_extractor(model or recipe.weights_name, config, device, threads)
     collection.require_recipe(recipe_of(extractor))
     return extractor
 
 
-def open_or_create(folder: Path, extractor: Extractor) -> Collection:
-    """The collection in `folder`, a new one if there is none, made by the extractor or refused."""
+def open_or_create(location: Path | str, extractor: Extractor) -> Collection:
+    """The collection that is there, or a new one, made by the extractor or refused."""
     recipe = recipe_of(extractor)
-    if not Collection.exists(folder):
-        return Collection.create(folder, recipe, extractor.config.precision)
-    collection = Collection.open(folder)
+    if not Collection.exists(location):
+        return Collection.create(location, recipe, extractor.config.precision)
+    collection = Collection.open(location)
     try:
         collection.require_recipe(recipe)
     except BaseException:

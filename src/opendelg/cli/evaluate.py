@@ -60,7 +60,7 @@ def groups(
     csv: Annotated[Path, typer.Option("--csv", help="Table with columns image,group,role.")],
     images: Annotated[Path, typer.Option("--images", help="Folder that its paths start from.")],
     collection: Annotated[
-        Path | None, typer.Option("--collection", help="Keep the features here for the next time.")
+        str | None, typer.Option("--collection", help="Keep the features here for the next time.")
     ] = None,
     model: ModelOption = None,
     profile: ProfileOption = None,

@@ -30,7 +30,7 @@ def failures(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the page.")],
     collection: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--collection", help="Features of the run; without, they are extracted."),
     ] = None,
     worst: Annotated[int, typer.Option("--worst", min=1, help="Queries that are shown.")] = 20,
@@ -130,7 +130,7 @@ def _facts(
     figures = report(saved).figures[stage]
     origin = "extracted again from the images, with the weights and settings of the run"
     if opened is not None:
-        origin = f"from {shown(opened.folder)}"
+        origin = f"from {shown(opened.location)}"
         if num_extracted:
             origin += f"; {num_extracted} photos that are not in it, extracted again"
     return {

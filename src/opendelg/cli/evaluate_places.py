@@ -64,7 +64,7 @@ def places(
         ),
     ] = None,
     collection: Annotated[
-        Path | None, typer.Option("--collection", help="Keep the features here for the next time.")
+        str | None, typer.Option("--collection", help="Keep the features here for the next time.")
     ] = None,
     model: ModelOption = None,
     profile: ProfileOption = None,

@@ -63,7 +63,7 @@ def revisited(
         bool, typer.Option("--uncropped", help="Search with whole photos: NOT COMPARABLE.")
     ] = False,
     collection: Annotated[
-        Path | None, typer.Option("--collection", help="Keep the features here for the next time.")
+        str | None, typer.Option("--collection", help="Keep the features here for the next time.")
     ] = None,
     model: ModelOption = None,
     profile: ProfileOption = None,

@@ -34,7 +34,8 @@ GPU_BATCH = 16  # images of equal size that a GPU takes at a time
 def index(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     collection: Annotated[
-        Path, typer.Option("--collection", "-c", help="Folder to write; may exist.")
+        str,
+        typer.Option("--collection", "-c", help="Folder to write, or address on a cluster."),
     ],
     model: ModelOption = None,
     profile: ProfileOption = None,
@@ -45,6 +46,12 @@ def index(
     update: Annotated[
         bool, typer.Option("--update", help="Also index changed photos anew and drop deleted ones.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="Ray cluster that extracts; --threads for each task."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -78,14 +85,21 @@ def index(
     with opened:
         plan = plan_indexing(opened, photos)
         with progress("indexing", len(plan.work(update))) as advance:
-            report = index_photos(
-                opened,
-                extractor,
-                plan,
-                update,
-                batch_size=GPU_BATCH if extractor.runtime.device == "cuda" else 1,
-                progress=advance,
-            )
+            if ray is not None:
+                from opendelg.indexing_ray import index_on_ray
+
+                report = index_on_ray(
+                    opened, extractor, plan, ray, threads or 1, update, progress=advance
+                )
+            else:
+                report = index_photos(
+                    opened,
+                    extractor,
+                    plan,
+                    update,
+                    batch_size=GPU_BATCH if extractor.runtime.device == "cuda" else 1,
+                    progress=advance,
+                )
         num_images = len(opened)
     _print(report, num_images, collection, time.monotonic() - started, json)
     if report.failures:
@@ -93,14 +107,14 @@ def index(
 
 
 def _print(
-    report: "IndexReport", num_images: int, folder: Path, seconds: float, as_json: bool
+    report: "IndexReport", num_images: int, collection: str, seconds: float, as_json: bool
 ) -> None:
     for path, reason in report.failures:
         print(f"unreadable: {shown(path)}: {shown(reason)}", file=sys.stderr)
     if as_json:
         print_json(
             {
-                "collection": str(folder),
+                "collection": collection,
                 "images": num_images,
                 "added": report.num_added,
                 "updated": report.num_updated,
@@ -115,7 +129,7 @@ def _print(
         )
         return
     print(
-        f"{shown(folder)}: {num_images} images ({report.num_added} added, "
+        f"{shown(collection)}: {num_images} images ({report.num_added} added, "
         f"{report.num_updated} updated, {report.num_removed} removed, "
         f"{len(report.failures)} unreadable) in {seconds:.1f} s"
     )

@@ -20,7 +20,6 @@ def info(collection: CollectionArgument, json: JsonOption = False) -> None:
         name: [str(part) for part in value] if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(found).items()
     }
-    values["folder"] = str(found.folder)
     values["bytes_per_image"] = round(found.num_bytes / max(1, found.num_images))
     values["extraction"] = dict(recipe.extraction)
     values["failures"] = [{"path": str(f.path), "reason": f.reason} for f in failures]

@@ -28,7 +28,9 @@ FeaturesName = Literal["float16", "int8", "pq", "1bit"]
 
 ID_PREFIX = "id:"
 
-CollectionArgument = Annotated[Path, typer.Argument(help="Folder that `delg index` made.")]
+CollectionArgument = Annotated[
+    str, typer.Argument(help="Folder that `delg index` made, or address on a cluster.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Name (`delg weights list`) or file of the weights.")
@@ -183,7 +185,7 @@ def _extraction(
 
 
 def open_with_extractor(
-    folder: Path,
+    location: Path | str,
     model: str | None,
     profile_name: str | None,
     device: Device,
@@ -201,15 +203,15 @@ def open_with_extractor(
     from opendelg.runtime import Architecture
     from opendelg.settings import read_settings
 
-    if not Collection.exists(folder):
+    if not Collection.exists(location):
         extractor = open_extractor(model, profile_name, device, threads, settings, features)
-        return open_or_create(folder, extractor), extractor
-    collection = Collection.open(folder)
+        return open_or_create(location, extractor), extractor
+    collection = Collection.open(location)
     try:
         named = model or (settings.model if settings else None)
         recipe = collection.recipe
         config = _extraction(profile_name, settings) or read_settings(
-            ExtractionConfig, recipe.extraction, str(folder)
+            ExtractionConfig, recipe.extraction, str(location)
         )
         config = features.applied(config, Architecture.from_settings(recipe.model))
         return collection, extractor_for(collection, device, threads, named, config)
@@ -220,18 +222,18 @@ def open_with_extractor(
 
 @contextmanager
 def kept_or_temporary(
-    collection: Path | None,
+    collection: Path | str | None,
     model: str | None,
     profile_name: str | None,
     device: Device,
     threads: int | None,
     settings: "DelfConfig | None" = None,
 ) -> Iterator[tuple["Collection", "Extractor"]]:
-    """As `open_with_extractor`; without a folder the features are forgotten in the end."""
+    """As `open_with_extractor`; without a place the features are forgotten in the end."""
     with ExitStack() as stack:
-        folder = collection or Path(stack.enter_context(TemporaryDirectory(prefix="delg-")))
+        location = collection or stack.enter_context(TemporaryDirectory(prefix="delg-"))
         opened, extractor = open_with_extractor(
-            folder, model, profile_name, device, threads, settings
+            location, model, profile_name, device, threads, settings
         )
         stack.enter_context(opened)
         yield opened, extractor

@@ -113,7 +113,7 @@ def _write_evidence(
 
     side = query_side(path, response.query)
     evidences = [result_evidence(result, response.query, side) for result in response.results]
-    settings = evidence_settings(searcher, shown(searcher.collection.folder))
+    settings = evidence_settings(searcher, shown(searcher.collection.location))
     if response.expanded_with is not None:
         settings["Query"] = f"expanded with {_photos(len(response.expanded_with))}"
     remove_earlier_evidence(folder)

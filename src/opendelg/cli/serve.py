@@ -82,7 +82,8 @@ def serve(
         timeout=timeout,
     )
     if writable:
-        Collection.open(collection).close()  # refused now, not at the first photo
+        with Collection.open(collection) as opened:  # refused now, not at the first photo
+            _ = opened.folder  # that photos are kept in
     opened = Collection.open(collection, read_only=True)
     extractor = extractor_for(opened, device, threads, model)
     if extractor.runtime.device == "cuda":

@@ -67,6 +67,14 @@ class ImageRow:
     record: bytes  # packed local features
 
 
+class Totals(NamedTuple):
+    """Numbers of all that is kept."""
+
+    num_images: int
+    num_local: int  # local features of all images
+    num_failures: int
+
+
 class ImageFacts(NamedTuple):
     """What is stored about one image, apart from features; a tuple, as there may be millions."""
 
@@ -240,6 +248,12 @@ class Catalogue:
             self.query("UPDATE collection SET rewritten_at = revision")
             self.query("INSERT INTO dropped SELECT revision, ? FROM collection", (dropped,))
 
+    def totals(self) -> Totals:
+        """Numbers of all that is kept."""
+        (num_local,) = self.query("SELECT coalesce(sum(num_local), 0) FROM images").fetchone()
+        (num_failures,) = self.query("SELECT count(*) FROM failures").fetchone()
+        return Totals(self.count(), num_local, num_failures)
+
     # -- roots -------------------------------------------------------------------------------
 
     def roots(self) -> list[RootRow]:
@@ -260,6 +274,11 @@ class Catalogue:
         )
 
     # -- images ------------------------------------------------------------------------------
+
+    def ids(self) -> np.ndarray:
+        """(N,) int64, ascending."""
+        rows = self.query("SELECT id FROM images ORDER BY id").fetchall()
+        return np.array(rows, np.int64).reshape(-1)
 
     def find_image(self, root_id: int, path: bytes) -> int | None:
         """Id of the image at `path`, None if there is none."""
@@ -331,6 +350,12 @@ class Catalogue:
         found = self.query("DELETE FROM failures WHERE root_id = ? AND path = ?", (root_id, path))
         return found.rowcount > 0
 
+    def failures(self) -> list[tuple[int, bytes, str]]:
+        """(root id, path, reason) of files that could not be read, in order of path."""
+        return self.query(
+            "SELECT root_id, path, reason FROM failures ORDER BY path, root_id"
+        ).fetchall()
+
     def knows(self, root_id: int, path: bytes) -> bool:
         """Whether there is an image or a failure at `path`."""
         failure = self.query(
@@ -401,6 +426,16 @@ class Catalogue:
         ).fetchone()
         return None if row is None else row[0]
 
+    def descriptors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (N,) int64, ascending, and global descriptors (N, D) float32 of all images."""
+        count = self.count()
+        ids = np.zeros(count, np.int64)
+        descriptors = np.zeros((count, self.state().global_dimensions or 0), np.float32)
+        for row, (image_id, _, found) in enumerate(self.descriptors_after(0)):
+            ids[row] = image_id
+            descriptors[row] = found
+        return ids, descriptors
+
     def descriptors_after(
         self, image_id: int, up_to: int = MAX_ID
     ) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -450,11 +485,6 @@ class Catalogue:
                 "UPDATE local_features SET record = ? WHERE image_id = ?", (record, image_id)
             )
         self._count_change()
-
-    def num_local(self) -> int:
-        """Local features of all images."""
-        (count,) = self.query("SELECT coalesce(sum(num_local), 0) FROM images").fetchone()
-        return int(count)
 
     def _has_table(self, name: str) -> bool:
         """Whether a table is there: catalogues of earlier versions that are only read lack some."""

@@ -27,6 +27,92 @@ _ORPHANS = {
 }
 
 
+class EmbeddedChecks:
+    """Tells whether a folder still holds what was put into it."""
+
+    def __init__(self, catalogue: Catalogue, index_path: Path) -> None:
+        self._catalogue = catalogue
+        self._index_path = index_path
+
+    def problems(self) -> list[str]:
+        """Everything wrong, one line each; the index is looked at if the catalogue is sound."""
+        return catalogue_problems(self._catalogue) or index_problems(
+            self._catalogue, self._index_path
+        )
+
+    def repair(self) -> list[str]:
+        """Removes what belongs to no image, images that lack a part, and a damaged index."""
+        done = []
+        for table in ("global_descriptors", "local_features"):
+            orphans = self._catalogue.query(
+                f"DELETE FROM {table} WHERE image_id NOT IN (SELECT id FROM images)"
+            ).rowcount
+            if orphans:
+                done.append(f"{orphans} rows of {table} belonged to no image: removed")
+        damaged: dict[int, str] = {}
+        for image_id, problem in _image_problems(self._catalogue):
+            damaged.setdefault(image_id, problem)
+        for image_id, problem in damaged.items():
+            self._catalogue.delete_image(image_id)
+            done.append(f"{problem}: removed, index its photo again")
+        if not done and index_problems(self._catalogue, self._index_path):
+            for path in (self._index_path, *self._index_path.parent.glob("*.segment")):
+                path.unlink(missing_ok=True)
+            done.append("saved index was damaged: deleted, it is made again")
+        return done
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the content; see `ContentDigest`."""
+        return digest(self._catalogue)
+
+    def num_bytes(self) -> int:
+        """Size of the files in the folder, as far as they stay while they are counted."""
+        total = 0
+        for entry in os.scandir(self._index_path.parent):
+            try:
+                total += entry.stat().st_size if entry.is_file() else 0
+            except FileNotFoundError:
+                continue
+        return total
+
+
+class ContentDigest:
+    """Hex SHA-256 of a collection's content, equal for collections that hold the same.
+
+    Covers relative paths, sizes and checksums of the files, image sizes, global descriptors, local
+    features and failures; not the folders' places, modification times, ids or the recipe.
+    """
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add_image(
+        self,
+        path: bytes,
+        file_size: int,
+        sha256: str | None,
+        width: int,
+        height: int,
+        descriptor: bytes,
+        record: bytes,
+    ) -> None:
+        """Adds an image; they come in order of path, then of root."""
+        self._add(b"image", path, file_size, sha256, width, height, descriptor, record)
+
+    def add_failure(self, path: bytes, file_size: int, sha256: str | None, reason: str) -> None:
+        """Adds a failure, after all images, in the same order."""
+        self._add(b"failure", path, file_size, sha256, reason)
+
+    def hexdigest(self) -> str:
+        """The digest of all that was added."""
+        return self._total.hexdigest()
+
+    def _add(self, *fields: object) -> None:
+        for field in fields:
+            content = field if isinstance(field, bytes) else repr(field).encode()
+            self._total.update(struct.pack("<q", len(content)) + content)
+
+
 def catalogue_problems(catalogue: Catalogue) -> list[str]:
     """Everything wrong in the catalogue, one line each; empty if it is sound."""
     problems: list[str] = []
@@ -81,25 +167,18 @@ def _segment_differences(catalogue: Catalogue, path: Path) -> Iterator[str]:
 
 
 def digest(catalogue: Catalogue) -> str:
-    """Hex SHA-256 of the content in order of path: equal for collections that hold the same.
-
-    Covers relative paths, sizes and checksums of the files, image sizes, global descriptors, local
-    features and failures; not the folders' places, modification times, ids or the recipe.
-    """
-    total = hashlib.sha256()
-    images = catalogue.query(
+    """The `ContentDigest` of a catalogue."""
+    total = ContentDigest()
+    for image in catalogue.query(
         "SELECT path, file_size, sha256, width, height, descriptor, record FROM images "
         "JOIN global_descriptors AS g ON g.image_id = images.id "
         "JOIN local_features AS l ON l.image_id = images.id ORDER BY path, root_id"
-    )
-    failures = catalogue.query(
+    ):
+        total.add_image(*image)
+    for failure in catalogue.query(
         "SELECT path, file_size, sha256, reason FROM failures ORDER BY path, root_id"
-    )
-    for kind, rows in ((b"image", images), (b"failure", failures)):
-        for row in rows:
-            for field in (kind, *row):
-                content = field if isinstance(field, bytes) else repr(field).encode()
-                total.update(struct.pack("<q", len(content)) + content)
+    ):
+        total.add_failure(*failure)
     return total.hexdigest()
 
 
@@ -118,6 +197,12 @@ def _orphan_problems(catalogue: Catalogue) -> Iterator[str]:
 
 
 def _record_problems(catalogue: Catalogue) -> Iterator[str]:
+    for _, problem in _image_problems(catalogue):
+        yield problem
+
+
+def _image_problems(catalogue: Catalogue) -> Iterator[tuple[int, str]]:
+    """Id of each image that lacks a part or has a damaged one, and what is wrong in words."""
     state, codebook = catalogue.state(), codebook_of(catalogue)
     rows = catalogue.query(
         "SELECT id, root_id, path, file_size, mtime_ns, sha256, width, height, num_local, "
@@ -128,16 +213,18 @@ def _record_problems(catalogue: Catalogue) -> Iterator[str]:
     for *values, row_checksum, checksum, descriptor, record in rows:
         facts = ImageFacts(*values)
         if facts.checksum() != row_checksum:
-            yield f"image {facts.id}: row is damaged"
+            yield facts.id, f"image {facts.id}: row is damaged"
             continue
         name = repr(os.fsdecode(facts.path))  # repr can be printed whatever the bytes are
-        for problem in _descriptor_problems(state, checksum, descriptor):
-            yield f"image {facts.id} {name}: {problem}"
-        for problem in _local_problems(state, facts.num_local, record, codebook):
-            yield f"image {facts.id} {name}: {problem}"
+        for problem in (
+            *descriptor_problems(state, checksum, descriptor),
+            *local_problems(state, facts.num_local, record, codebook),
+        ):
+            yield facts.id, f"image {facts.id} {name}: {problem}"
 
 
-def _descriptor_problems(state: State, checksum: int, descriptor: bytes | None) -> Iterator[str]:
+def descriptor_problems(state: State, checksum: int, descriptor: bytes | None) -> Iterator[str]:
+    """What is wrong with a global descriptor as it was read."""
     if descriptor is None:
         yield "global descriptor is missing"
     elif not is_intact(descriptor, checksum):
@@ -148,9 +235,10 @@ def _descriptor_problems(state: State, checksum: int, descriptor: bytes | None) 
         yield "global descriptor is not finite"
 
 
-def _local_problems(
-    state: State, num_local: int, record: bytes | None, codebook: Codebook | None
+def local_problems(
+    state: State, num_local: int, record: bytes | None, codebook: Codebook | None = None
 ) -> Iterator[str]:
+    """What is wrong with the packed local features of an image as they were read."""
     if record is None:
         yield "local features are missing"
         return

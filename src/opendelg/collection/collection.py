@@ -1,13 +1,12 @@
 """A collection: the images that were indexed, kept on disk and searched by descriptor.
 
-The folder holds `catalogue.sqlite` (all that is known), `nearest.faiss` and, where there are
-many images, `nearest-*.segment` (derived, may be deleted), and `writer.lock` (empty).  One
-process may write at a time; any number may read meanwhile, and each sees the images committed so
-far.
+It is in a folder, which holds `catalogue.sqlite` (all that is known), `nearest.faiss` and, where
+there are many images, `nearest-*.segment` (derived, may be deleted), and `writer.lock` (empty); or
+on a cluster (see `cluster`).  One process may write at a time; any number may read meanwhile, and
+each sees the images committed so far.
 """
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,13 @@ from types import TracebackType
 
 import numpy as np
 
-from opendelg.collection.catalogue import Catalogue, ImageFacts, ImageRow, State
-from opendelg.collection.checking import catalogue_problems, digest, index_problems
-from opendelg.collection.connection import lock_for_writing
-from opendelg.collection.current_index import CurrentIndex
-from opendelg.collection.nearest import exact_similarities, remove_drafts
+from opendelg.collection.catalogue import ImageFacts, ImageRow, State
+from opendelg.collection.cluster import Cluster, is_cluster
+from opendelg.collection.cluster.catalogue import ClusterCatalogue
+from opendelg.collection.cluster.rows import Slot
+from opendelg.collection.embedded import Folder
+from opendelg.collection.interface import Keeper, Parts
+from opendelg.collection.nearest import exact_similarities
 from opendelg.collection.packing import PRECISIONS, Precision, unpack_local
 from opendelg.collection.quantising import codebook_of, learn_if_due, packed
 from opendelg.collection.recipe import Recipe
@@ -31,65 +32,52 @@ from opendelg.collection.records import (
     StoredImage,
 )
 from opendelg.collection.roots import Roots, relative_bytes
-from opendelg.collection.schema import create_catalogue
 from opendelg.errors import FormatError, OpenDelgError
 from opendelg.features import ImageFeatures, LocalFeatures
-from opendelg.whole_files import remove_parts
-
-_CATALOGUE_NAME = "catalogue.sqlite"
-_INDEX_NAME = "nearest.faiss"
 
 
 class Collection:
     """An open collection: a context manager, which threads may share (their calls take turns)."""
 
-    def __init__(self, folder: Path, catalogue: Catalogue, lock: sqlite3.Connection | None) -> None:
+    def __init__(self, parts: Parts) -> None:
         """Use `Collection.create` or `Collection.open`."""
-        self.folder = folder
-        self._catalogue = catalogue
-        self._lock = lock
-        self._index = CurrentIndex(catalogue, folder / _INDEX_NAME)
+        self.location = parts.location  # as a user names it
+        self.name = parts.name  # the last part of it
+        self._folder = parts.folder
+        self._catalogue = parts.catalogue
+        self._index = parts.index
+        self._checks = parts.checks
+        self._lock = parts.lock
         self._roots_now: Roots | None = None
 
     # -- opening and closing -------------------------------------------------------------------
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe, precision: Precision = "int8") -> "Collection":
-        """An empty collection in `folder`, open for writing.
+    def create(
+        cls, location: Path | str, recipe: Recipe, precision: Precision = "int8"
+    ) -> "Collection":
+        """An empty collection, open for writing.
 
         Args:
-            folder: Made if it is missing; may hold other files, but no collection.
+            location: A folder, made if it is missing, which may hold other files but no
+                collection; or the address of one on a cluster (see `cluster.address`).
             recipe: What will make the features.
             precision: How local descriptors are kept, see `packing`.
 
         Raises:
-            FormatError: If the folder holds a collection already.
-            OpenDelgError: If the folder cannot be written, or another process writes to it.
+            FormatError: If there is a collection already.
+            OpenDelgError: If it cannot be written, or another process writes to it.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OpenDelgError(
-                f"collection must be in a folder that you may write, got {error}"
-            ) from error
-        lock = lock_for_writing(folder)
-        try:
-            if cls.exists(folder):
-                raise FormatError(f"folder must not hold a collection yet, got {str(folder)!r}")
-            create_catalogue(folder / _CATALOGUE_NAME, recipe.to_json(), precision)
-            return cls(folder, Catalogue.open(folder / _CATALOGUE_NAME, read_only=False), lock)
-        except BaseException:
-            lock.close()
-            raise
+        return cls(_keeper(location).create(recipe, precision))
 
     @classmethod
-    def open(cls, folder: Path, read_only: bool = False) -> "Collection":
-        """The collection in `folder`.
+    def open(cls, location: Path | str, read_only: bool = False) -> "Collection":
+        """The collection that is there.
 
         Args:
-            folder: As given to `create`, or where it was moved or copied to.
+            location: As given to `create`, or where its folder was moved or copied to.
             read_only: Leave the catalogue as it is.  The index beside it, a cache, may still be
                 refreshed; where that is not allowed it stays in memory.
 
@@ -97,34 +85,22 @@ class Collection:
             FormatError: If there is no collection, or it is damaged or of a newer version.
             OpenDelgError: If it is to be written and cannot be, or another process writes to it.
         """
-        path = folder / _CATALOGUE_NAME
-        if not cls.exists(folder):
-            raise FormatError(
-                f"collection must be a folder made by `delg index`, got {str(folder)!r}"
-            )
-        lock = None if read_only else lock_for_writing(folder)
-        try:
-            catalogue = Catalogue.open(path, read_only)
-        except BaseException:
-            if lock is not None:
-                lock.close()
-            raise
-        if not read_only:
-            remove_drafts(folder / _INDEX_NAME)
-            remove_parts(folder)  # of segments
-        return cls(folder, catalogue, lock)
+        return cls(_keeper(location).open(read_only))
 
     @staticmethod
-    def exists(folder: Path) -> bool:
-        """Whether `folder` holds a collection, or something else under its name."""
-        try:
-            return (folder / _CATALOGUE_NAME).stat().st_size > 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
+    def exists(location: Path | str) -> bool:
+        """Whether there is a collection, or something else under its name."""
+        return _keeper(location).exists()
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the collection is in; OpenDelgError if it is on a cluster."""
+        if self._folder is None:
             raise OpenDelgError(
-                f"collection must be a folder that you may read, got {error}"
-            ) from error
+                f"collection must be in a folder for this, got {self.location!r}; "
+                "use a folder, or do without what keeps files beside it"
+            )
+        return self._folder
 
     def close(self) -> None:
         """Lets others write; may be repeated."""
@@ -171,8 +147,8 @@ class Collection:
         if differences:
             raise FormatError(
                 f"recipe must be the one that made the collection, got {'; '.join(differences)} "
-                f"in {str(self.folder)!r}; use the collection's own weights and settings, "
-                "or index into another folder"
+                f"in {self.location!r}; use the collection's own weights and settings, "
+                "or index into another collection"
             )
 
     # -- writing -------------------------------------------------------------------------------
@@ -220,6 +196,22 @@ class Collection:
             image_id = self._catalogue.put_image(*self._place(path, root), image)
             learn_if_due(self._catalogue)
             return image_id
+
+    def reserve(
+        self, files: Sequence[tuple[Path, Path]], dimensions: tuple[int, int]
+    ) -> list[Slot]:
+        """Where tasks on other machines may write the images of files, given with their roots.
+
+        Only on a cluster; ids are given out for good.  `dimensions` are those of global and local
+        descriptors.
+        """
+        if not isinstance(self._catalogue, ClusterCatalogue):
+            raise OpenDelgError(
+                f"collection must be on a cluster (milvus://...) for this, got {self.location!r}"
+            )
+        with self.batch():
+            self._fix_dimensions(*dimensions, Path())
+            return self._catalogue.reserve([self._place(path, root) for path, root in files])
 
     def add_failure(self, path: Path, root: Path, stat: FileStat, reason: str) -> None:
         """Records that a file could not be read; an image that was there is removed."""
@@ -276,8 +268,7 @@ class Collection:
     def ids(self) -> np.ndarray:
         """(N,) int64 ids of all images, ascending."""
         with self.snapshot():
-            rows = self._catalogue.query("SELECT id FROM images ORDER BY id").fetchall()
-        return np.array(rows, np.int64).reshape(-1)
+            return self._catalogue.ids()
 
     def known(self, root: Path) -> dict[Path, StoredFile]:
         """Every file below the folder `root` that was indexed or failed, by relative path."""
@@ -293,10 +284,10 @@ class Collection:
         """Files that could not be read, in order of path."""
         with self.snapshot():
             roots = self._roots()
-            rows = self._catalogue.query(
-                "SELECT root_id, path, reason FROM failures ORDER BY path, root_id"
-            )
-            return [Failure(roots.path(root_id, path), reason) for root_id, path, reason in rows]
+            return [
+                Failure(roots.path(root_id, path), reason)
+                for root_id, path, reason in self._catalogue.failures()
+            ]
 
     def find(self, path: Path) -> int | None:
         """Id of the image at `path`, None if it is not in the collection."""
@@ -315,26 +306,21 @@ class Collection:
         """The images of these ids, in their order; OpenDelgError if one is missing."""
         ids = [int(image_id) for image_id in image_ids]
         with self.snapshot():
-            roots = self._roots()
             rows = self._rows(ids)
+            roots = self._roots()
         return [_stored_image(rows[image_id], roots) for image_id in ids]
 
     def images_after(self, image_id: int, limit: int) -> list[StoredImage]:
         """The first ``limit`` images with greater ids, in order of id."""
         with self.snapshot():
+            found = self._catalogue.after(image_id, limit)
             roots = self._roots()
-            return [_stored_image(facts, roots) for facts in self._catalogue.after(image_id, limit)]
+        return [_stored_image(facts, roots) for facts in found]
 
     def global_descriptors(self) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N,) int64, ascending, and global descriptors (N, D) float32 of all images."""
         with self.snapshot():
-            count = self._catalogue.count()
-            ids = np.zeros(count, np.int64)
-            descriptors = np.zeros((count, self._state().global_dimensions or 0), np.float32)
-            for row, (image_id, _, found) in enumerate(self._catalogue.descriptors_after(0)):
-                ids[row] = image_id
-                descriptors[row] = found
-        return ids, descriptors
+            return self._catalogue.descriptors()
 
     def global_descriptor(self, image_id: int) -> np.ndarray:
         """Global descriptor (D,) float32 of one image; OpenDelgError if it is not there."""
@@ -394,7 +380,7 @@ class Collection:
                     f"query_descriptor must have shape {(dimensions,)}, "
                     f"got {query_descriptor.shape}"
                 )
-            return self._index.get().search(query_descriptor.astype(np.float32), k)
+            return self._index.search(query_descriptor.astype(np.float32), k)
 
     # -- checking ------------------------------------------------------------------------------
 
@@ -402,37 +388,41 @@ class Collection:
         """Reads everything and returns all faults, one line each; empty if there are none."""
         try:
             with self.snapshot():
-                problems = catalogue_problems(self._catalogue)
-                if not problems:
-                    problems += index_problems(self._catalogue, self.folder / _INDEX_NAME)
+                return list(self._checks.problems())
         except FormatError as error:
             return [str(error)]
-        return problems
+
+    def repair(self) -> list[str]:
+        """Removes what belongs to no image, and images that lack a part; one line for each.
+
+        Photos whose images were removed are indexed again by the next `delg index`.
+        """
+        with self.batch():
+            return self._checks.repair()
 
     def digest(self) -> str:
-        """Hex SHA-256 of the content; see `checking.digest` for what it covers."""
+        """Hex SHA-256 of the content; see `checking.ContentDigest` for what it covers."""
         with self.snapshot():
-            return digest(self._catalogue)
+            return self._checks.digest()
 
     def info(self) -> CollectionInfo:
         """Numbers about the collection."""
         with self.snapshot():
             state = self._state()
             recipe = Recipe.from_json(state.recipe)
-            query = self._catalogue.query
-            (num_failures,) = query("SELECT count(*) FROM failures").fetchone()
+            totals = self._catalogue.totals()
             return CollectionInfo(
-                folder=self.folder,
+                location=self.location,
                 weights_name=recipe.weights_name,
                 weights_sha256=recipe.weights_sha256,
                 precision=state.precision,
-                num_images=self._catalogue.count(),
-                num_failures=num_failures,
-                num_local=self._catalogue.num_local(),
+                num_images=totals.num_images,
+                num_failures=totals.num_failures,
+                num_local=totals.num_local,
                 global_dimensions=state.global_dimensions,
                 local_dimensions=state.local_dimensions,
                 roots=tuple(Path(place) for place in self._roots().locations.values()),
-                num_bytes=_bytes_below(self.folder),
+                num_bytes=self._checks.num_bytes(),
                 search=self._index.described(),
                 revision=state.revision,
             )
@@ -447,7 +437,7 @@ class Collection:
         """The roots of this snapshot, resolved again only when others were added."""
         rows = self._catalogue.roots()
         if self._roots_now is None or self._roots_now.rows != rows:
-            self._roots_now = Roots(self.folder, rows, self._catalogue.sample_paths)
+            self._roots_now = Roots(self._folder, rows, self._catalogue.sample_paths)
         return self._roots_now
 
     def _rows(self, ids: list[int]) -> dict[int, ImageFacts]:
@@ -511,12 +501,6 @@ def _shown(item: int | Path) -> str:
     return repr(str(item)) if isinstance(item, Path) else f"id {item}"
 
 
-def _bytes_below(folder: Path) -> int:
-    """Size of the files in a folder, as far as they stay while they are counted."""
-    total = 0
-    for entry in os.scandir(folder):
-        try:
-            total += entry.stat().st_size if entry.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
+def _keeper(location: Path | str) -> Keeper:
+    """What keeps a collection there."""
+    return Cluster(str(location)) if is_cluster(location) else Folder(Path(location))

@@ -61,6 +61,10 @@ class CurrentIndex:
             self._combined_at = stamp.revision
         return self._combined
 
+    def search(self, query_descriptor: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest images of the current snapshot; see `CombinedIndex.search`."""
+        return self.get().search(query_descriptor, k)
+
     def save(self) -> None:
         """Writes what is not up to date and removes what is not used, where that is possible."""
         if self._catalogue.state().global_dimensions is None:

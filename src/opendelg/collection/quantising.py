@@ -1,29 +1,31 @@
 """Local features on their way into a catalogue and out of it, where it has a codebook.
 
 Product quantisation learns its codebook once, on the first descriptors of the collection.  Until
-there are enough, records are packed in int8; then all of them are packed anew.
+there are enough, records are packed in int8; then all of them are packed anew.  Only catalogues in
+a folder have one.
 """
 
 import numpy as np
 
 from opendelg.collection.catalogue import Catalogue
 from opendelg.collection.codebook import LEARNT_ON, PART, Codebook
+from opendelg.collection.interface import AnyCatalogue
 from opendelg.collection.packing import pack_local, unpack_local
 from opendelg.errors import FormatError
 from opendelg.features import LocalFeatures
 
 
-def codebook_of(catalogue: Catalogue) -> Codebook | None:
+def codebook_of(catalogue: AnyCatalogue) -> Codebook | None:
     """The codebook of a catalogue, None if it has none (yet).
 
     Raises:
         FormatError: If it is damaged.
     """
-    content = catalogue.codebook()
+    content = catalogue.codebook() if isinstance(catalogue, Catalogue) else None
     return None if content is None else Codebook.from_bytes(content)
 
 
-def packed(catalogue: Catalogue, local: LocalFeatures) -> bytes:
+def packed(catalogue: AnyCatalogue, local: LocalFeatures) -> bytes:
     """The record of an image's local features, as this catalogue keeps them now.
 
     Raises:
@@ -41,14 +43,14 @@ def packed(catalogue: Catalogue, local: LocalFeatures) -> bytes:
     return pack_local(local, "int8" if codebook is None else "pq", codebook)
 
 
-def learn_if_due(catalogue: Catalogue) -> None:
+def learn_if_due(catalogue: AnyCatalogue) -> None:
     """Learn the codebook once there are enough descriptors, and pack all records anew."""
-    if catalogue.state().precision != "pq" or catalogue.codebook() is not None:
+    if not isinstance(catalogue, Catalogue) or catalogue.state().precision != "pq":
         return
-    if catalogue.num_local() < LEARNT_ON:
+    if catalogue.codebook() is not None or catalogue.totals().num_local < LEARNT_ON:
         return
-    ids = [image_id for (image_id,) in catalogue.query("SELECT id FROM images ORDER BY id")]
-    locals_ = {i: unpack_local(record) for i, record in sorted(catalogue.records(ids).items())}
+    records = catalogue.records(catalogue.ids().tolist())
+    locals_ = {i: unpack_local(record) for i, record in sorted(records.items())}
     rows = np.concatenate([local.descriptors for local in locals_.values()])
     codebook = Codebook.learn(rows[np.linspace(0, len(rows) - 1, LEARNT_ON).astype(int)])
     records = {i: pack_local(local, "pq", codebook) for i, local in locals_.items()}

@@ -47,7 +47,7 @@ class Failure:
 class CollectionInfo:
     """A summary of a collection, as `delg info` shows it."""
 
-    folder: Path
+    location: str  # folder or address
     weights_name: str
     weights_sha256: str
     precision: str  # of stored local descriptors, one of `packing.PRECISIONS`

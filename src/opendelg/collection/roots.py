@@ -19,18 +19,18 @@ class Roots:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         rows: Iterable[RootRow],
         samples: Callable[[int], Iterable[bytes]],
     ) -> None:
         """Resolves all roots.
 
         Args:
-            folder: The collection's folder.
+            folder: The collection's folder; None if it is in none: then absolute paths count.
             rows: The roots as stored.
             samples: Some relative paths of photos below the root of an id, to look for.
         """
-        self._home = os.path.realpath(folder)
+        self._home = None if folder is None else os.path.realpath(folder)
         self._rows = {row.id: row for row in rows}
         self._locations = {row.id: self._locate(row, samples) for row in self._rows.values()}
         self._ids = {location: root_id for root_id, location in self._locations.items()}
@@ -58,6 +58,8 @@ class Roots:
         """The root at the folder `root`, as it should be stored from now on."""
         location = os.path.realpath(root)
         root_id = self._ids.get(location, max(self._rows, default=0) + 1)
+        if self._home is None:
+            return RootRow(root_id, os.fsencode(location), None, b"")
         try:
             relative = os.fsencode(os.path.relpath(location, self._home))
         except ValueError:  # another drive (Windows)
@@ -103,7 +105,7 @@ class Roots:
 
     def _locate(self, row: RootRow, samples: Callable[[int], Iterable[bytes]]) -> str:
         absolute = os.fsdecode(row.absolute)
-        if row.relative is None or os.fsdecode(row.seen_from) == self._home:
+        if self._home is None or row.relative is None or os.fsdecode(row.seen_from) == self._home:
             return absolute
         moved = os.path.normpath(os.path.join(self._home, os.fsdecode(row.relative)))
         # A folder at the relative path is not enough: '..' exists everywhere.

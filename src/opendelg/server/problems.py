@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from opendelg.errors import ImageError, ImageTooLargeError
+from opendelg.errors import ImageError, ImageTooLargeError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,16 @@ def handle_problems(app: FastAPI) -> None:
         status = 413 if isinstance(error, ImageTooLargeError) else 400
         return problem_response(status, str(error))
 
+    async def unavailable(_: Request, error: Exception) -> Response:
+        return problem_response(503, str(error))
+
     async def failed(_: Request, error: Exception) -> Response:
         return problem_response(500, "internal error")  # the log has the rest
 
     app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ImageError, bad_image)
+    app.add_exception_handler(UnavailableError, unavailable)
     app.add_exception_handler(Exception, failed)
 
 

@@ -39,7 +39,7 @@ async def collection(service: ServiceHere) -> Response:
     settings = service.settings
     return JsonResponse(
         {
-            "name": info.folder.resolve().name,
+            "name": service.collection.name,
             "num_images": info.num_images,
             "num_failures": info.num_failures,
             "revision": info.revision,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -63,7 +64,6 @@ class Service:
         self.readers = ThreadPoolExecutor(max(2, cores // 2), "read")
         self.writers = ThreadPoolExecutor(1, "write")
         self.thumbnails = Thumbnails(settings.thumbnail_cache_bytes)
-        self.uploads = Uploads(collection.folder)
         self._searcher = Searcher(collection, extractor)
 
     def warm_up(self) -> None:
@@ -71,6 +71,11 @@ class Service:
         image = DecodedImage(np.full((480, 640, 3), 128, np.uint8), (640, 480))
         features = self.network.submit(self.extractor.prepare(image)).result()
         self._searcher.search_features(features)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Photos that clients add and remove."""
+        return Uploads(self.collection.folder)
 
     def close(self) -> None:
         """Finish what runs; nothing may be asked afterwards."""
@@ -235,7 +240,7 @@ class Service:
     ) -> str:
         evidences = [self.evidence(query, result) for result in results]
         searcher = Searcher(self.collection, self.extractor, config)
-        settings = evidence_settings(searcher, self.collection.folder.resolve().name)
+        settings = evidence_settings(searcher, self.collection.name)
         side = self.side(query)
         return page_html(side, query.box, evidences, seconds=seconds, settings=settings)
 

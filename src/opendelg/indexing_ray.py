@@ -1,0 +1,224 @@
+"""Photos to a collection on a cluster by Ray tasks, which may die and are tried again.
+
+The process that plans holds the right to write and gives out ids before any task starts; a task
+reads, extracts and writes some photos and answers with what became of them.  Done twice, or by a
+task thought dead, it writes the same.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opendelg.collection import Collection, FileStat
+from opendelg.collection.cluster.rows import Slot
+from opendelg.collection.cluster.writing import TaskWriter
+from opendelg.errors import ImageError, OpenDelgError, UnavailableError, WeightsError
+from opendelg.extraction import ExtractionConfig, Extractor, extract_stream
+from opendelg.features import ImageFeatures
+from opendelg.image import DecodedImage
+from opendelg.indexing import (
+    IndexReport,
+    Photo,
+    Plan,
+    Unchanged,
+    begin_indexing,
+    failure_reason,
+    photo_loader,
+    report_of,
+    store_result,
+)
+from opendelg.recipes import make_extractor
+
+TASK_IMAGES = 32  # photos of one task: what is done again if it dies
+_RESERVED_TASKS = 1000  # tasks whose photos get their ids together
+_WAITING_TASKS = 4  # for each that runs
+_MAX_RETRIES = 20  # of one task
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all tasks of a run have in common."""
+
+    location: str
+    precision: Any
+    model: str
+    sha256: str  # of the weights
+    config: ExtractionConfig
+    device: Any
+    threads: int
+
+
+Outcome = tuple[FileStat, str | None, bool]  # file, why it failed, whether it was unchanged
+
+
+def index_on_ray(
+    collection: Collection,
+    extractor: Extractor,
+    plan: Plan,
+    address: str,
+    threads: int = 1,
+    update: bool = False,
+    progress: Callable[[Path], None] | None = None,
+) -> IndexReport:
+    """Carry out a plan on a Ray cluster.
+
+    Args:
+        collection: On a cluster, open for writing, made with the extractor's recipe.
+        extractor: What the tasks make theirs like; the weights must be where they are here.
+        plan: From `plan_indexing`; every node must find the photos under the same paths.
+        address: Of the Ray cluster, as `ray.init` takes it.
+        threads: CPU threads of a task; with a GPU each task has one.
+        update: As of `index_photos`.
+        progress: Called with each file that is done.
+
+    Raises:
+        OpenDelgError: If the cluster does not answer, or a task failed too often.
+    """
+    ray = _connected(address)
+    job = _Job(
+        location=collection.location,
+        precision=collection.precision,
+        model=collection.recipe.weights_name,
+        sha256=extractor.weights.sha256,
+        config=extractor.config,
+        device=extractor.runtime.device,
+        threads=threads,
+    )
+    failures = begin_indexing(collection, plan, update)
+    counts: Counter[str] = Counter()
+    for photos, outcomes in _outcomes(ray, collection, job, _dimensions(extractor), plan, update):
+        with collection.batch():
+            for photo, (stat, reason, is_unchanged) in zip(photos, outcomes, strict=True):
+                counts[_note(collection, photo, stat, reason, is_unchanged)] += 1
+                if reason is not None:
+                    failures.append((photo.path, reason))
+                if progress is not None:
+                    progress(photo.path)
+    collection.update_index()
+    return report_of(plan, counts, sorted(failures), update)
+
+
+def _note(
+    collection: Collection, photo: Photo, stat: FileStat, reason: str | None, is_unchanged: bool
+) -> str:
+    """Write what a task does not; returns what became of the photo."""
+    if reason is not None:
+        return store_result(collection, photo, stat, ImageError(reason))
+    if is_unchanged:
+        return store_result(collection, photo, stat, Unchanged("unchanged"))
+    if photo.stored is not None and photo.stored.failure is not None:
+        collection.remove([photo.root / photo.relative])  # the failure of before
+    return "added" if photo.image_id is None else "updated"
+
+
+def _outcomes(
+    ray: Any,
+    collection: Collection,
+    job: _Job,
+    dimensions: tuple[int, int],
+    plan: Plan,
+    update: bool,
+) -> Iterator[tuple[list[Photo], list[Outcome]]]:
+    """What became of the photos of each task, as tasks end."""
+    resources = {"num_cpus": job.threads} | ({"num_gpus": 1} if job.device == "cuda" else {})
+    task = ray.remote(max_retries=_MAX_RETRIES, retry_exceptions=[UnavailableError], **resources)(
+        _index_some
+    )
+    running: dict[Any, list[Photo]] = {}
+    work = plan.work(update)
+    step = TASK_IMAGES * _RESERVED_TASKS
+    for start in range(0, len(work), step):
+        some = work[start : start + step]
+        slots = collection.reserve([(p.root / p.relative, p.root) for p in some], dimensions)
+        for first in range(0, len(some), TASK_IMAGES):
+            photos = some[first : first + TASK_IMAGES]
+            running[task.remote(job, photos, slots[first : first + TASK_IMAGES])] = photos
+            slots_of_cluster = ray.cluster_resources().get("CPU", 1) / job.threads
+            while len(running) > _WAITING_TASKS * max(1, slots_of_cluster):
+                yield _ended(ray, running)
+    while running:
+        yield _ended(ray, running)
+
+
+def _ended(ray: Any, running: dict[Any, list[Photo]]) -> tuple[list[Photo], list[Outcome]]:
+    """The next task that ends."""
+    (ended,), _ = ray.wait(list(running), num_returns=1)
+    photos = running.pop(ended)
+    try:
+        return photos, ray.get(ended)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, OpenDelgError):
+            raise error.cause from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise OpenDelgError(
+            f"task must end within {_MAX_RETRIES} retries, got {error} for "
+            f"{str(photos[0].path)!r} and those after it; run the command again, it continues"
+        ) from error
+
+
+def _index_some(job: _Job, photos: list[Photo], slots: list[Slot]) -> list[Outcome]:
+    """One task: read, extract and write some photos."""
+    extractor = _extractor(job)
+    stats: dict[Photo, FileStat] = {}
+    load = photo_loader(extractor, stats)
+    outcomes: list[Outcome] = []
+    images = []
+    stream = extract_stream(photos, extractor, load, decode_threads=2)
+    for slot, (photo, result) in zip(slots, stream, strict=True):
+        stat = stats.pop(photo)
+        if isinstance(result, ImageFeatures):
+            images.append((slot, stat, result))
+            outcomes.append((stat, None, False))
+        elif isinstance(result, Unchanged):
+            outcomes.append((stat, None, True))
+        else:
+            outcomes.append((stat, failure_reason(photo, result), False))
+    _writer(job.location, job.precision).write(images)
+    return outcomes
+
+
+@lru_cache(maxsize=1)
+def _extractor(job: _Job) -> Extractor:
+    """The extractor of this process, which runs one task after another."""
+    made = make_extractor(job.model, job.config, job.device, job.threads)
+    if made.weights.sha256 != job.sha256:
+        raise WeightsError(
+            f"weights must be the same on all nodes, got {made.weights.sha256[:12]} instead of "
+            f"{job.sha256[:12]} for {job.model!r}"
+        )
+    return made
+
+
+@lru_cache(maxsize=1)
+def _writer(location: str, precision: Any) -> TaskWriter:
+    return TaskWriter(location, precision)
+
+
+def _dimensions(extractor: Extractor) -> tuple[int, int]:
+    """Lengths of the global and the local descriptors that an extractor makes."""
+    grey = DecodedImage(np.full((64, 64, 3), 128, np.uint8), (64, 64))
+    features = extractor.extract(grey)
+    return len(features.global_descriptor), features.local.descriptors.shape[1]
+
+
+def _connected(address: str) -> Any:
+    """The ray module, connected to a cluster."""
+    try:
+        import ray
+    except ImportError as error:
+        raise OpenDelgError(
+            "ray must be installed for --ray, got none; run pip install 'opendelg[cluster]'"
+        ) from error
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UnavailableError(
+            f"Ray must answer, got {error} from {address!r}; start it and run the command again"
+        ) from error
+    return ray

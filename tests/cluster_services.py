@@ -1,0 +1,134 @@
+"""Milvus and an S3 store for tests: real processes, which a test may kill and start again."""
+
+import gc
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+BUCKET = "delg"
+_NEEDED = ("boto3", "milvus", "moto", "pymilvus", "ray")
+_MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+needs_cluster = pytest.mark.skipif(
+    bool(_MISSING), reason=f"needs {', '.join(_MISSING)}: make test-cluster installs and runs all"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for(port: int, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+class Milvus:
+    """A standalone server; what was written to it survives `kill`."""
+
+    def __init__(self, folder: Path) -> None:
+        from milvus import MilvusServer
+
+        self._folder = folder
+        self.port = free_port()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it leaves sockets open
+            server: Any = MilvusServer(debug=False)
+            server.set_base_dir(str(folder))
+            server.listen_port = self.port
+            server.start()
+            self._process = server.server_proc
+            server.server_proc = None  # it would end the process with itself
+            del server
+            gc.collect()
+        environment = Path(f"/proc/{self._process.pid}/environ").read_text().split("\0")
+        self._environment = dict(line.split("=", 1) for line in environment if line)
+
+    def start(self) -> None:
+        # Not by MilvusServer, which would take other ports.
+        self._process = subprocess.Popen(
+            self._process.args,
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(self.port, 60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Store:
+    """moto's S3 server behind a gateway; `kill` ends the gateway, and the objects stay."""
+
+    def __init__(self) -> None:
+        self._inner, self.port = free_port(), free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._inner)]
+        quiet = subprocess.DEVNULL
+        self._server = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+        wait_for(self._inner)
+        self.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("cluster_gateway.py")
+        command = [sys.executable, str(script), str(self.port), str(self._inner)]
+        self._gateway = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for(self.port)
+
+    def kill(self) -> None:
+        self._gateway.kill()
+        self._gateway.wait()
+
+    def stop(self) -> None:
+        self.kill()
+        self._server.kill()
+        self._server.wait()
+
+
+class Services:
+    """Both, and addresses of collections on them."""
+
+    def __init__(self, folder: Path) -> None:
+        os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
+        self.store = Store()
+        self.milvus = Milvus(folder)
+        self.client().create_bucket(Bucket=BUCKET)
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client("s3", endpoint_url=self.store.endpoint, region_name="us-east-1")
+
+    def address(self, name: str, **parameters: str) -> str:
+        parameters = {"features": f"s3://{BUCKET}/{name}", "endpoint": self.store.endpoint} | (
+            parameters
+        )
+        query = "&".join(f"{key}={quote(value, safe=':/')}" for key, value in parameters.items())
+        return f"milvus://127.0.0.1:{self.milvus.port}/{name}?{query}"
+
+    def stop(self) -> None:
+        self.milvus.kill()
+        self.store.stop()
