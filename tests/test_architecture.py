@@ -32,6 +32,7 @@ LEVELS = {
         "metrics",
         "evidence",
         "same",
+        "fusion",
         "expansion",
         "whitening",
         "client",

@@ -13,10 +13,11 @@ from opendelg.evaluation import kept_local, landmark_search
 from opendelg.evaluation.comparison import Side, compare_stages
 from opendelg.evaluation.failures import find_failures
 from opendelg.evaluation.landmark_data import open_retrieval
-from opendelg.evaluation.landmark_retrieval import report_landmark_retrieval, verified_ranking
-from opendelg.evaluation.landmark_search import Neighbours
+from opendelg.evaluation.landmark_retrieval import report_landmark_retrieval
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.runs import Run, read_run
+from opendelg.evaluation.verified import reranked
+from opendelg.verification import VerificationSettings
 from opendelg.weights import Weights
 from tests.gldv2_samples import image_id, make_gldv2
 from tests.landmark_samples import member_name
@@ -127,10 +128,10 @@ def test_figures_equal_a_plain_restatement(seed: int) -> None:
     assert figures["mAP@100 private"] == pytest.approx(expected[1], abs=1e-12)
 
 
-def test_verified_images_come_by_inliers_then_similarity_then_id() -> None:
+def test_published_order_is_by_inliers_then_similarity_then_id() -> None:
     ranking = Ranking.whole(ids(4, 9, 7, 3, 1), np.float32([0.9, 0.8, 0.8, 0.7, 0.6]))
-    found = Neighbours((ranking,), (np.array([0, 5, 5, 6], np.int32),))
-    ordered = verified_ranking(found, 0)
+    inliers = np.array([0, 5, 5, 6], np.int32)
+    ordered = reranked(ranking, inliers, VerificationSettings(mode="paper"))
     assert ordered.ids.tolist() == [3, 7, 9, 4, 1]
     assert ordered.num_inliers.tolist() == [6, 5, 5, 0, -1]
     np.testing.assert_array_equal(ordered.similarities, np.float32([0.7, 0.8, 0.8, 0.9, 0.6]))

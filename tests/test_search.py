@@ -2,6 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -31,14 +32,31 @@ def candidate(image_id: int, similarity: float, num_inliers: int | None) -> Cand
     return Candidate(image_id, similarity, found, 0.5)
 
 
-def test_inliers_rank_before_similarity() -> None:
-    ranked = rerank([candidate(1, 0.9, 3), candidate(2, 0.1, 40)])
-    assert [found.id for found in ranked] == [2, 1]
+# 0.3 + 42/70 = 0.9, 0.8 + 0 = 0.8, 0.1 + 70/70 = 1.1
+FOUND = [candidate(1, 0.3, 42), candidate(2, 0.8, 0), candidate(3, 0.1, 300)]
 
 
-def test_ties_go_by_similarity_then_id() -> None:
-    ranked = rerank([candidate(3, 0.5, 7), candidate(1, 0.5, 7), candidate(2, 0.6, 7)])
+@pytest.mark.parametrize("mode", ["standard", "paper"])
+def test_many_inliers_rank_before_similarity(mode: Literal["standard", "paper"]) -> None:
+    assert [found.id for found in rerank(FOUND, mode)] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("standard", [1, 2]), ("paper", [2, 1])])
+def test_few_inliers_rank_before_similarity_as_published_only(
+    mode: Literal["standard", "paper"], expected: list[int]
+) -> None:
+    ranked = rerank([candidate(2, 0.5, 12), candidate(1, 0.8, 3)], mode)
+    assert [found.id for found in ranked] == expected
+
+
+@pytest.mark.parametrize("mode", ["standard", "paper"])
+def test_ties_go_by_similarity_then_id(mode: Literal["standard", "paper"]) -> None:
+    ranked = rerank([candidate(3, 0.5, 7), candidate(1, 0.5, 7), candidate(2, 0.6, 7)], mode)
     assert [found.id for found in ranked] == [2, 1, 3]
+
+
+def test_nothing_has_an_order() -> None:
+    assert rerank([]) == []
 
 
 @pytest.fixture
@@ -226,7 +244,7 @@ def test_an_empty_collection_expands_nothing(
 def test_images_found_through_others_come_after_those_with_inliers() -> None:
     through = replace(candidate(1, 0.1, 0), expanded_similarity=0.9)
     further = replace(candidate(2, 0.3, 0), expanded_similarity=0.8)
-    verified = replace(candidate(3, 0.2, 5), expanded_similarity=0.1)
+    verified = replace(candidate(3, 0.2, 63), expanded_similarity=0.1)
     assert [found.id for found in rerank([further, through, verified])] == [3, 1, 2]
 
 

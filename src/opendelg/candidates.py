@@ -3,12 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from opendelg.expansion import ExpansionConfig
 from opendelg.extraction import ExtractionConfig
 from opendelg.features import ImageFeatures, LocalFeatures
+from opendelg.fusion import order_of_verified
 from opendelg.same import SameModel, is_confident
 from opendelg.verification import Verification, VerificationSettings, verify_many
 
@@ -48,19 +50,21 @@ def settings_for(config: ExtractionConfig, settings: VerificationSettings) -> Ve
     return replace(settings, max_image_size=largest, min_image_size=max(1, config.min_size))
 
 
-def rerank(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Order candidates by inliers, then similarity, then id (SPEC 4.1).
-
-    Images that only an expanded query found, and that share nothing with the query itself, thus
-    come last, by their similarity to the expanded query.
-    """
-    return sorted(
-        candidates, key=lambda found: (-found.num_inliers, -found.sought_similarity, found.id)
+def rerank(
+    candidates: Sequence[Candidate], mode: Literal["standard", "paper"] = "standard"
+) -> list[Candidate]:
+    """Candidates by similarity, to what was searched with, and inliers together, see `fusion`."""
+    order = order_of_verified(
+        np.array([found.sought_similarity for found in candidates]),
+        np.array([found.num_inliers for found in candidates]),
+        np.array([found.id for found in candidates]),
+        mode,
     )
+    return [candidates[position] for position in order]
 
 
 def confirmed(candidates: Sequence[Candidate], config: ExpansionConfig) -> list[Candidate]:
-    """Those that verification is sure of, the surest first: what a query may be expanded with."""
+    """Those that verification is sure of, best first: what a query may be expanded with."""
     sure = [
         found
         for found in candidates

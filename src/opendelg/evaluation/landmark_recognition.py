@@ -27,6 +27,7 @@ from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, means
 from opendelg.evaluation.runs import Run, mentioned_ids
 from opendelg.extraction import Extractor
+from opendelg.fusion import MAX_INLIERS, fused_scores
 from opendelg.metrics.bootstrap import Statistic
 from opendelg.metrics.landmarks import (
     NO_LANDMARK,
@@ -46,7 +47,7 @@ class VoteConfig:
     """How neighbours become a prediction."""
 
     neighbours: int = 3  # that vote; copies of the baseline have 3 and 5
-    max_inliers: int = 70  # more count as many
+    max_inliers: int = MAX_INLIERS  # more count as many
 
     def __post_init__(self) -> None:
         for name, value in (("neighbours", self.neighbours), ("max_inliers", self.max_inliers)):
@@ -128,9 +129,7 @@ def voters(found: Neighbours, query: int, vote: VoteConfig) -> Ranking:
 
 def weights(ranking: Ranking, max_inliers: int) -> np.ndarray:
     """What the vote of each image (K,) float64 counts; nothing verified counts as no inlier."""
-    inliers = np.clip(ranking.num_inliers, 0, max_inliers)
-    found: np.ndarray = inliers / max_inliers + ranking.similarities.astype(np.float64)
-    return found
+    return fused_scores(ranking.similarities, ranking.num_inliers, max_inliers)
 
 
 def predictions(run: Run) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:

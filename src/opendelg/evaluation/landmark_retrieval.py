@@ -9,12 +9,13 @@ from opendelg.datasets.landmark_benchmark import USAGES, write_retrieval_submiss
 from opendelg.datasets.landmarks import id_text
 from opendelg.errors import OpenDelgError
 from opendelg.evaluation.landmark_data import LandmarkBenchmark
-from opendelg.evaluation.landmark_search import LandmarkSearch, Neighbours
+from opendelg.evaluation.landmark_search import LandmarkSearch
 from opendelg.evaluation.preparation import refuse_expansion
 from opendelg.evaluation.provenance import provenance
 from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, counts, means
 from opendelg.evaluation.runs import Run, mentioned_ids
+from opendelg.evaluation.verified import reranked
 from opendelg.extraction import Extractor
 from opendelg.metrics.landmarks import MAX_PREDICTIONS, average_precision_at, precision_at
 from opendelg.search import SearchConfig
@@ -49,7 +50,8 @@ def evaluate_landmark_retrieval(
     stages = {"global": tuple(map(_head, rankings))}
     if config.rerank:
         stages["verified"] = tuple(
-            _head(verified_ranking(found, query)) for query in judged.tolist()
+            _head(reranked(found.rankings[query], found.inliers[query], config.verification))
+            for query in judged.tolist()
         )
     truth = {"positives": tuple(positives[query] for query in judged.tolist())}
     names = mentioned_ids(truth, stages).tolist()
@@ -64,15 +66,6 @@ def evaluate_landmark_retrieval(
         notes=(*benchmark.notes, *notes, *found.notes),
         extra={"usages": benchmark.solution.usages[judged]},
     )
-
-
-def verified_ranking(found: Neighbours, query: int) -> Ranking:
-    """The neighbours of a query, the verified ones first, by inliers, then similarity, then id."""
-    ranking, inliers = found.rankings[query], found.inliers[query]
-    count = len(inliers)
-    ids = ranking.ids[:count]
-    order = np.lexsort((ids, -ranking.similarities[:count], -inliers))
-    return ranking.reordered(ids[order], inliers[order])
 
 
 def measure_landmark_retrieval(run: Run) -> Measures:

@@ -69,7 +69,7 @@ def verified_ranking(
         own: Row of the database that is the query itself, -1 if none is.
 
     Returns:
-        All rows but those left out: the verified first, by inliers.
+        All rows but those left out: the verified first, in the order of `fusion`.
     """
     ranking = ranking_of(similarities)
     compared = compare_rows(ranking.ids[: config.rerank])
@@ -80,7 +80,10 @@ def verified_ranking(
         ranking = ranking_of(similarities)
         best = ranking.ids[: config.rerank]
         compared += compare_rows(best[~np.isin(best, [found.id for found in compared])])
-    ordered = rerank([replace(c, expanded_similarity=float(similarities[c.id])) for c in compared])
+    ordered = rerank(
+        [replace(c, expanded_similarity=float(similarities[c.id])) for c in compared],
+        config.verification.mode,
+    )
     first = np.array([found.id for found in ordered], np.int64)
     rows = np.concatenate([first, ranking.ids[~np.isin(ranking.ids, first)]])
     num_inliers = np.full(len(rows), NOT_VERIFIED, np.int32)

@@ -20,7 +20,7 @@ from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, counts, means
 from opendelg.evaluation.revisited_database import RevisitedDatabase
 from opendelg.evaluation.runs import Run, mentioned_ids
-from opendelg.evaluation.verified import VerifiedQuery, by_inliers, count_inliers
+from opendelg.evaluation.verified import VerifiedQuery, count_inliers, reranked
 from opendelg.extraction import Extractor
 from opendelg.metrics.revisited import (
     LEVELS,
@@ -134,7 +134,7 @@ def _verified(
             features, *database.local_features(ids), settings_for(extractor.config, settings)
         )
         for (name, ranking), head in zip(stages.items(), heads, strict=True):
-            yield name, by_inliers(ranking, inliers[np.searchsorted(ids, head)])
+            yield name, reranked(ranking, inliers[np.searchsorted(ids, head)], settings)
 
 
 def _notes(database: RevisitedDatabase, num_queries: int) -> list[str]:

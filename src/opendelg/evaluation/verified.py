@@ -9,6 +9,7 @@ from opendelg.collection import Collection
 from opendelg.evaluation.ranking import Ranking
 from opendelg.extraction import Extractor
 from opendelg.features import LocalFeatures
+from opendelg.fusion import order_of_verified
 from opendelg.search import SearchConfig, settings_for
 from opendelg.verification import VerificationSettings, verify_many
 
@@ -29,7 +30,7 @@ def verify_head(
     extractor: Extractor,
     config: SearchConfig,
 ) -> Ranking:
-    """The ranking with its first ``config.rerank`` images by inliers, then similarity (SPEC 4.1).
+    """The ranking with its first ``config.rerank`` images verified and ordered again, see `fusion`.
 
     Args:
         query: Local features of the query, or of the part of it that is searched for.
@@ -42,9 +43,8 @@ def verify_head(
     head = ranking.ids[: config.rerank]
     sizes = [image.size for image in collection.images(stored[head])]
     settings = settings_for(extractor.config, config.verification)
-    return by_inliers(
-        ranking, count_inliers(query, sizes, collection.local_features(stored[head]), settings)
-    )
+    inliers = count_inliers(query, sizes, collection.local_features(stored[head]), settings)
+    return reranked(ranking, inliers, settings)
 
 
 def count_inliers(
@@ -65,14 +65,15 @@ def count_inliers(
     return np.array([verification.num_inliers for verification in found], np.int32)
 
 
-def by_inliers(ranking: Ranking, num_inliers: np.ndarray) -> Ranking:
-    """The ranking with its first R images by inliers, then similarity, then id (SPEC 4.1).
+def reranked(ranking: Ranking, num_inliers: np.ndarray, settings: VerificationSettings) -> Ranking:
+    """The ranking with its first R images, which were verified, in the order of `fusion`.
 
     Args:
         ranking: Of database ids.
         num_inliers: (R,) int32 of its first R images.
+        settings: What they were verified with; ``mode`` chooses the order.
     """
     count = len(num_inliers)
     ids, similarities = ranking.ids[:count], ranking.similarities[:count]
-    order = np.lexsort([ids, -similarities, -num_inliers])
+    order = order_of_verified(similarities, num_inliers, ids, settings.mode)
     return ranking.reordered(ids[order], num_inliers[order])
