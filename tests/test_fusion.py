@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opendelg.fusion import fused_scores, order_of_verified
+
+
+def test_scores_by_hand() -> None:
+    scores = fused_scores(np.float32([0.5, 0.25, -0.5, 0.5]), np.array([0, 35, 300, -1]))
+    assert scores.tolist() == [0.5, 0.75, 0.5, 0.5]
+    assert fused_scores(np.float32([0.5]), np.array([1]), max_inliers=4).tolist() == [0.75]
+
+
+images = st.lists(
+    st.tuples(st.integers(-4, 4), st.sampled_from([0, 4, 35, 70, 140])), min_size=1, max_size=8
+)
+
+
+@given(images)
+def test_the_order_restated(found: list[tuple[int, int]]) -> None:
+    similarities = np.float32([quarters / 4 for quarters, _ in found])
+    inliers = np.array([count for _, count in found])
+    ids = np.arange(len(found))[::-1]
+
+    def by_sum(row: int) -> tuple[float, int]:
+        return -(float(similarities[row]) + min(inliers[row], 70) / 70), ids[row]
+
+    def as_published(row: int) -> tuple[int, float, int]:
+        return -inliers[row], -float(similarities[row]), ids[row]
+
+    rows = range(len(found))
+    ordered = order_of_verified(similarities, inliers, ids, "standard").tolist()
+    assert ordered == sorted(rows, key=by_sum)
+    assert order_of_verified(similarities, inliers, ids, "paper").tolist() == sorted(
+        rows, key=as_published
+    )
+
+
+@pytest.mark.parametrize("mode", ["standard", "paper"])
+def test_more_inliers_never_rank_lower(mode: str) -> None:
+    order = order_of_verified(np.full(3, 0.5), np.array([4, 90, 30]), np.arange(3), mode)
+    assert order.tolist() == [1, 2, 0]
