@@ -42,7 +42,7 @@ def test_documents_show_only_commands_that_exist() -> None:
     shown = set(
         re.findall(
             r"^delg (?!-)([a-z]+(?: (?:groups|roxford5k|rparis6k|gldv2-retrieval|gldv2-recognition"
-            r"|places|rescore|compare|failures|reproduce|list|info|download|import|check|reduce)\b)?)",
+            r"|places|rescore|compare|failures|reproduce|list|info|download|import|check|reduce|calibrate)\b)?)",
             TEXT,
             re.MULTILINE,
         )

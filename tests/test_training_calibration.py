@@ -1,7 +1,9 @@
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from opendelg.training.calibration import LabelledPairs, calibrate, joined, log_
 from opendelg.training.config import CalibrationConfig
 from opendelg.weights import Weights, read_weights
 from tests.conftest import draw_image
+
+Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
@@ -80,3 +84,39 @@ def test_log_loss_of_a_coin_is_log_2() -> None:
 def test_towns_have_seeds_from_0() -> None:
     with pytest.raises(ValueError, match="towns must be seeds"):
         CalibrationConfig(towns=(-1,))
+
+
+def test_the_command_fits_to_photos_and_keeps_the_network(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "fitted.safetensors"
+    command = ("weights", "calibrate", tiny_weights.path, photos, "--out", out)
+    others = tmp_path / "others"
+    others.mkdir()
+    Image.fromarray(draw_image((96, 64), 7).pixels).save(others / "c.png")
+    done = delg(*command, "--distractors", others, "--profile", "fast", "--json")
+    fitted = read_weights(out)
+    assert done.json["same"] == vars(fitted.same)
+    assert 0 < done.json["right_pairs"] < done.json["pairs"]
+    assert fitted.training["calibrated"]["pairs"] == done.json["pairs"]
+    for name, array in read_weights(tiny_weights.path).state.items():
+        assert array.dtype == fitted.state[name].dtype
+        np.testing.assert_array_equal(array, fitted.state[name])
+    assert "fitted on" in delg(*command).out
+
+
+def test_the_command_does_not_write_over_its_model(
+    delg: Run, weights_file: Path, photos: Path
+) -> None:
+    before = weights_file.read_bytes()
+    done = delg("weights", "calibrate", weights_file, photos, "--out", weights_file)
+    assert (done.code, weights_file.read_bytes()) == (2, before)
+
+
+def test_the_command_needs_two_places(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "fitted.safetensors"
+    done = delg("weights", "calibrate", tiny_weights.path, photos / "place 0", "--out", out)
+    assert (done.code, out.exists()) == (1, False)
+    assert "right and wrong pairs" in done.err

@@ -24,6 +24,7 @@ from opendelg.cli.serve import serve
 from opendelg.cli.train import train
 from opendelg.cli.verify import verify
 from opendelg.cli.weights import weights
+from opendelg.cli.weights_calibrate import calibrate
 from opendelg.cli.weights_import import check, import_model
 from opendelg.cli.weights_reduce import reduce
 
@@ -48,6 +49,7 @@ app.add_typer(evaluate, name="evaluate")
 weights.command("import")(import_model)
 weights.command()(check)
 weights.command()(reduce)
+weights.command()(calibrate)
 app.add_typer(weights, name="weights")
 
 

@@ -7,7 +7,8 @@ random pairs would be too easy and make it overconfident.
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from opendelg.same import SameModel, fit_same
 from opendelg.search import settings_for
 from opendelg.training.config import CalibrationConfig
 from opendelg.verification import VerificationSettings, verify_many
-from opendelg.weights import read_weights, write_weights
+from opendelg.weights import Weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,12 @@ class LabelledPairs:
         return len(self.is_same)
 
 
+@contextmanager
+def no_progress(what: str, total: int) -> Iterator[Callable[[object], None]]:
+    """Show nothing."""
+    yield lambda _done: None
+
+
 def calibrate(path: Path, config: CalibrationConfig, root: Path = Path()) -> SameModel:
     """Fit `same` for a weights file under the default profile, and store it there.
 
@@ -57,24 +64,45 @@ def calibrate(path: Path, config: CalibrationConfig, root: Path = Path()) -> Sam
         OpenDelgError: If the photos hold no right or no wrong pair.
     """
     extractor = make_extractor(str(path))
+    pairs = find_pairs(extractor, config, root)
+    same = fit_pairs(pairs)
+    logger.info("same: %s, log loss %.3f on %d pairs", same, log_loss(same, pairs), len(pairs))
+    store_same(extractor.weights, same, pairs, path)
+    return same
+
+
+def find_pairs(
+    extractor: Extractor,
+    config: CalibrationConfig,
+    root: Path = Path(),
+    progress: Callable[[str, int], AbstractContextManager[Callable[[object], None]]] = no_progress,
+) -> LabelledPairs:
+    """The pairs that searches with labelled photos, and in rendered towns, would verify.
+
+    Args:
+        extractor: Network and settings to search with.
+        config: Labelled photos, distractors and rendered towns.
+        root: What relative folders refer to.
+        progress: Called with what is done and how many times; gives what is called each time.
+
+    Raises:
+        OpenDelgError: If the photos hold no right or no wrong pair.
+    """
     labelled = find_images([root / folder for folder in config.folders])
     others = find_images([root / folder for folder in config.distractors])
     others = others[:: max(1, -(-len(others) // config.max_distractors))]
     labels = {photo: str(photo.parent) for photo in labelled}
-    found = [_pairs_of_photos(extractor, labels, others)]
+    found = [_pairs_of_photos(extractor, labels, others, progress)]
     for seed in config.towns:
         with tempfile.TemporaryDirectory(prefix="delg-") as folder:
             town = render_town(Path(folder) / "town", seed)
             table = read_groups(town.groups, town.folder)
             labels = {table.path(row): group for row, group in enumerate(table.groups)}
-            found.append(_pairs_of_photos(extractor, labels, []))
+            found.append(_pairs_of_photos(extractor, labels, [], progress))
     pairs = joined(found)
     if not 0 < np.count_nonzero(pairs.is_same) < len(pairs.is_same):
         raise OpenDelgError("calibration photos must give right and wrong pairs, got only one kind")
-    same = fit_pairs(pairs)
-    logger.info("same: %s, log loss %.3f on %d pairs", same, log_loss(same, pairs), len(pairs))
-    store_same(path, same)
-    return same
+    return pairs
 
 
 def joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
@@ -88,20 +116,26 @@ def joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
 
 
 def _pairs_of_photos(
-    extractor: Extractor, labels: dict[Path, str], others: list[Path]
+    extractor: Extractor,
+    labels: dict[Path, str],
+    others: list[Path],
+    progress: Callable[[str, int], AbstractContextManager[Callable[[object], None]]],
 ) -> LabelledPairs:
     """Pairs of labelled photos and distractors, searched in a collection of just these."""
     known = {photo.resolve(): label for photo, label in labels.items()}
     with tempfile.TemporaryDirectory(prefix="delg-") as folder:
         made = Collection.create(Path(folder), recipe_of(extractor), extractor.config.precision)
         with made as collection:
-            index_photos(collection, extractor, plan_indexing(collection, [*labels, *others]))
-            logger.info("verifying %d of %d photos", len(labels), len(collection))
-            return labelled_pairs(
-                collection,
-                lambda photo: known.get(photo.resolve()),
-                settings=settings_for(extractor.config, VerificationSettings()),
-            )
+            plan = plan_indexing(collection, [*labels, *others])
+            with progress("indexing", len(labels) + len(others)) as advance:
+                index_photos(collection, extractor, plan, progress=advance)
+            with progress("verifying", len(labels)) as advance:
+                return labelled_pairs(
+                    collection,
+                    lambda photo: known.get(photo.resolve()),
+                    settings=settings_for(extractor.config, VerificationSettings()),
+                    progress=advance,
+                )
 
 
 def labelled_pairs(
@@ -148,9 +182,9 @@ def fit_pairs(pairs: LabelledPairs) -> SameModel:
     return fit_same(pairs.similarities, pairs.supports, pairs.spreads, pairs.is_same)
 
 
-def store_same(path: Path, same: SameModel) -> None:
-    """Write a weights file again with another probability model."""
-    weights = read_weights(path)
+def store_same(weights: Weights, same: SameModel, pairs: LabelledPairs, path: Path) -> None:
+    """Write weights with another probability model, which was fitted to these pairs."""
+    is_half = any(array.dtype == np.float16 for array in weights.state.values())
     write_weights(
         path,
         weights.name,
@@ -158,7 +192,9 @@ def store_same(path: Path, same: SameModel) -> None:
         weights.model,
         weights.score_threshold,
         same,
-        weights.training,
+        weights.training
+        | {"calibrated": {"pairs": len(pairs), "log_loss": round(log_loss(same, pairs), 6)}},
+        precision="float16" if is_half else "float32",
     )
 
 
