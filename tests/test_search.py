@@ -2,7 +2,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,10 +16,11 @@ from opendelg.image import DecodedImage, read_image
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.runtime import Runtime
 from opendelg.search import SearchConfig, Searcher, SearchResponse
-from opendelg.verification import Verification
+from opendelg.verification import Verification, VerificationSettings
 from opendelg.weights import Weights
 from tests.conftest import draw_image
 
+STANDARD, PAPER = VerificationSettings(), VerificationSettings(mode="paper")
 CONFIG = ExtractionConfig(scales=(0.5, 1.0), global_scales=(1.0,), max_keypoints=200)
 
 
@@ -36,27 +36,27 @@ def candidate(image_id: int, similarity: float, num_inliers: int | None) -> Cand
 FOUND = [candidate(1, 0.3, 42), candidate(2, 0.8, 0), candidate(3, 0.1, 300)]
 
 
-@pytest.mark.parametrize("mode", ["standard", "paper"])
-def test_many_inliers_rank_before_similarity(mode: Literal["standard", "paper"]) -> None:
-    assert [found.id for found in rerank(FOUND, mode)] == [3, 1, 2]
+@pytest.mark.parametrize("settings", [STANDARD, PAPER])
+def test_many_inliers_rank_before_similarity(settings: VerificationSettings) -> None:
+    assert [found.id for found in rerank(FOUND, settings)] == [3, 1, 2]
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("standard", [1, 2]), ("paper", [2, 1])])
+@pytest.mark.parametrize(("settings", "expected"), [(STANDARD, [1, 2]), (PAPER, [2, 1])])
 def test_few_inliers_rank_before_similarity_as_published_only(
-    mode: Literal["standard", "paper"], expected: list[int]
+    settings: VerificationSettings, expected: list[int]
 ) -> None:
-    ranked = rerank([candidate(2, 0.5, 12), candidate(1, 0.8, 3)], mode)
+    ranked = rerank([candidate(2, 0.5, 12), candidate(1, 0.8, 3)], settings)
     assert [found.id for found in ranked] == expected
 
 
-@pytest.mark.parametrize("mode", ["standard", "paper"])
-def test_ties_go_by_similarity_then_id(mode: Literal["standard", "paper"]) -> None:
-    ranked = rerank([candidate(3, 0.5, 7), candidate(1, 0.5, 7), candidate(2, 0.6, 7)], mode)
+@pytest.mark.parametrize("settings", [STANDARD, PAPER])
+def test_ties_go_by_similarity_then_id(settings: VerificationSettings) -> None:
+    ranked = rerank([candidate(3, 0.5, 7), candidate(1, 0.5, 7), candidate(2, 0.6, 7)], settings)
     assert [found.id for found in ranked] == [2, 1, 3]
 
 
 def test_nothing_has_an_order() -> None:
-    assert rerank([]) == []
+    assert rerank([], STANDARD) == []
 
 
 @pytest.fixture
@@ -245,11 +245,11 @@ def test_images_found_through_others_come_after_those_with_inliers() -> None:
     through = replace(candidate(1, 0.1, 0), expanded_similarity=0.9)
     further = replace(candidate(2, 0.3, 0), expanded_similarity=0.8)
     verified = replace(candidate(3, 0.2, 63), expanded_similarity=0.1)
-    assert [found.id for found in rerank([further, through, verified])] == [3, 1, 2]
+    assert [found.id for found in rerank([further, through, verified], STANDARD)] == [3, 1, 2]
 
 
 def test_the_surest_are_those_of_high_probability_else_of_many_inliers() -> None:
     rated = [replace(candidate(1, 0.5, 30), same=0.5), replace(candidate(2, 0.5, 8), same=0.95)]
     unrated = [replace(candidate(3, 0.5, 19), same=None), replace(candidate(4, 0.5, 20), same=None)]
     sure = confirmed([*rated, *unrated], ExpansionConfig(min_inliers=20))
-    assert [found.id for found in sure] == [4, 2]
+    assert [found.id for found in sure] == [2, 4]

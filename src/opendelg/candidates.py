@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -50,27 +49,24 @@ def settings_for(config: ExtractionConfig, settings: VerificationSettings) -> Ve
     return replace(settings, max_image_size=largest, min_image_size=max(1, config.min_size))
 
 
-def rerank(
-    candidates: Sequence[Candidate], mode: Literal["standard", "paper"] = "standard"
-) -> list[Candidate]:
+def rerank(candidates: Sequence[Candidate], settings: VerificationSettings) -> list[Candidate]:
     """Candidates by similarity, to what was searched with, and inliers together, see `fusion`."""
     order = order_of_verified(
         np.array([found.sought_similarity for found in candidates]),
         np.array([found.num_inliers for found in candidates]),
         np.array([found.id for found in candidates]),
-        mode,
+        settings,
     )
     return [candidates[position] for position in order]
 
 
 def confirmed(candidates: Sequence[Candidate], config: ExpansionConfig) -> list[Candidate]:
-    """Those that verification is sure of, best first: what a query may be expanded with."""
-    sure = [
+    """Those that verification is sure of: what a query may be expanded with."""
+    return [
         found
         for found in candidates
         if (found.num_inliers >= config.min_inliers if found.same is None else found.is_confident)
     ]
-    return rerank(sure)
 
 
 def compare(

@@ -7,16 +7,12 @@ photos left out of the starter's training, among 1,774 others, mAP after verific
 inliers first and 68.0 by the sum.
 """
 
-from typing import Literal
-
 import numpy as np
 
-MAX_INLIERS = 70  # more count as many
+from opendelg.verification import VerificationSettings
 
 
-def fused_scores(
-    similarities: np.ndarray, num_inliers: np.ndarray, max_inliers: int = MAX_INLIERS
-) -> np.ndarray:
+def fused_scores(similarities: np.ndarray, num_inliers: np.ndarray, max_inliers: int) -> np.ndarray:
     """Similarity + min(inliers, max) / max of each image (K,) float64.
 
     Args:
@@ -33,7 +29,7 @@ def order_of_verified(
     similarities: np.ndarray,
     num_inliers: np.ndarray,
     ids: np.ndarray,
-    mode: Literal["standard", "paper"],
+    settings: VerificationSettings,
 ) -> np.ndarray:
     """Positions (K,) int64 of verified images in their order, best first; equal ones by id.
 
@@ -41,8 +37,8 @@ def order_of_verified(
         similarities: (K,) of global descriptors.
         num_inliers: (K,) matches that agree with one transform.
         ids: (K,) of the images.
-        mode: As in `VerificationSettings`.
+        settings: What they were verified with.
     """
-    if mode == "paper":
+    if settings.mode == "paper":
         return np.lexsort([ids, -np.asarray(similarities), -np.asarray(num_inliers)])
-    return np.lexsort([ids, -fused_scores(similarities, num_inliers)])
+    return np.lexsort([ids, -fused_scores(similarities, num_inliers, settings.max_inliers)])

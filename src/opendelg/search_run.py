@@ -86,7 +86,7 @@ class SearchRun:
         compared = [self._sought_candidate(found) for found in self._compared.values()]
         if not self.is_complete:  # whoever was verified first has no right to come first
             compared.sort(key=lambda found: (-found.sought_similarity, found.id))
-        ranked = rerank(compared, self._config.verification.mode) if self.is_complete else compared
+        ranked = rerank(compared, self._config.verification) if self.is_complete else compared
         return ranked + [
             self._sought_candidate(Candidate(image_id, self._similarity(image_id), None, None))
             for image_id in self._ids

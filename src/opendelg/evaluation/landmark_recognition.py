@@ -27,7 +27,7 @@ from opendelg.evaluation.ranking import Ranking
 from opendelg.evaluation.report import Measures, Report, means
 from opendelg.evaluation.runs import Run, mentioned_ids
 from opendelg.extraction import Extractor
-from opendelg.fusion import MAX_INLIERS, fused_scores
+from opendelg.fusion import fused_scores
 from opendelg.metrics.bootstrap import Statistic
 from opendelg.metrics.landmarks import (
     NO_LANDMARK,
@@ -47,7 +47,7 @@ class VoteConfig:
     """How neighbours become a prediction."""
 
     neighbours: int = 3  # that vote; copies of the baseline have 3 and 5
-    max_inliers: int = MAX_INLIERS  # more count as many
+    max_inliers: int = 70  # more count as many
 
     def __post_init__(self) -> None:
         for name, value in (("neighbours", self.neighbours), ("max_inliers", self.max_inliers)):

@@ -82,7 +82,7 @@ def verified_ranking(
         compared += compare_rows(best[~np.isin(best, [found.id for found in compared])])
     ordered = rerank(
         [replace(c, expanded_similarity=float(similarities[c.id])) for c in compared],
-        config.verification.mode,
+        config.verification,
     )
     first = np.array([found.id for found in ordered], np.int64)
     rows = np.concatenate([first, ranking.ids[~np.isin(ranking.ids, first)]])

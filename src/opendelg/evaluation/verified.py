@@ -71,9 +71,9 @@ def reranked(ranking: Ranking, num_inliers: np.ndarray, settings: VerificationSe
     Args:
         ranking: Of database ids.
         num_inliers: (R,) int32 of its first R images.
-        settings: What they were verified with; ``mode`` chooses the order.
+        settings: What they were verified with.
     """
     count = len(num_inliers)
     ids, similarities = ranking.ids[:count], ranking.similarities[:count]
-    order = order_of_verified(similarities, num_inliers, ids, settings.mode)
+    order = order_of_verified(similarities, num_inliers, ids, settings)
     return ranking.reordered(ids[order], num_inliers[order])
