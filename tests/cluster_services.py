@@ -15,6 +15,12 @@ from urllib.parse import quote
 import pytest
 
 BUCKET = "delg"
+# How often Milvus looks for work, ms: its defaults make a test wait for seconds.
+_EAGER = {
+    "proxy.timeTickInterval": 20,
+    "queryCoord.checkInterval": 100,
+    "queryCoord.distPullInterval": 50,
+}
 _NEEDED = ("boto3", "milvus", "moto", "pymilvus", "ray")
 _MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 needs_cluster = pytest.mark.skipif(
@@ -53,6 +59,8 @@ class Milvus:
             server: Any = MilvusServer(debug=False)
             server.set_base_dir(str(folder))
             server.listen_port = self.port
+            for setting, milliseconds in _EAGER.items():
+                server.config.set(setting, milliseconds)
             server.start()
             self._process = server.server_proc
             server.server_proc = None  # it would end the process with itself
