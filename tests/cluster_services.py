@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import pytest
 
+from opendelg.errors import UnavailableError
+
+T = TypeVar("T")
 BUCKET = "delg"
 # How often Milvus looks for work, ms: its defaults make a test wait for seconds.
 _EAGER = {
@@ -44,6 +48,18 @@ def wait_for(port: int, seconds: float = 30.0) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+def eventually(function: Callable[[], T], seconds: float = 90) -> T:
+    """The result, once a service that was started again gives one."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return function()
+        except UnavailableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 class Milvus:
@@ -78,7 +94,23 @@ class Milvus:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(self.port, 60)
+        self._wait()
+
+    def _wait(self, seconds: float = 120.0) -> None:
+        """Until it answers; its port is open long before."""
+        from pymilvus import MilvusClient, MilvusException
+
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                client = MilvusClient(f"http://127.0.0.1:{self.port}", timeout=5)
+                client.list_collections(timeout=5)
+                client.close()
+                return
+            except MilvusException:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
 
     def kill(self) -> None:
         self._process.kill()

@@ -15,7 +15,7 @@ from opendelg.extraction import Extractor
 from opendelg.indexing import IndexReport, index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.weights import Weights
-from tests.cluster_services import Services, needs_cluster
+from tests.cluster_services import Services, eventually, needs_cluster
 from tests.conftest import draw_image
 
 pytestmark = [
@@ -132,7 +132,8 @@ def test_nothing_is_lost_or_doubled_when_something_dies(
 
     report: IndexReport = index(address, nodes, photos, extractor, progress=kill)
     assert (report.num_added, len(report.failures)) == (NUM_PHOTOS, 1)
-    with Collection.open(address, read_only=True) as collection:
+    # A Milvus that was started again has not loaded its tables yet.
+    with eventually(lambda: Collection.open(address, read_only=True)) as collection:
         assert len(set(collection.ids().tolist())) == NUM_PHOTOS
         assert collection.digest() == digest(tmp_path / "c", photos, extractor)
         assert collection.verify() == []

@@ -259,15 +259,17 @@ class Tables:
     def _asked(self) -> Iterator[Any]:
         """A client; its faults become errors that a user can act on."""
         module = _pymilvus()
+        import grpc  # what pymilvus speaks, and at times raises
+
         where = f"{self._address.host}:{self._address.port}"
         try:
             yield self._client(module, where)
-        except module.MilvusException as error:
+        except (module.MilvusException, grpc.RpcError) as error:
             with self._lock:
                 self._made = None  # the next request connects anew
+            reason = error.details() if isinstance(error, grpc.RpcError) else error.message
             raise UnavailableError(
-                f"Milvus must answer, got {error.message} from {where}; "
-                "start it and run the command again"
+                f"Milvus must answer, got {reason} from {where}; start it and run the command again"
             ) from error
 
     def _client(self, module: Any, where: str) -> Any:
