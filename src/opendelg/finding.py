@@ -95,15 +95,16 @@ def _photos_in_tar(place: PlaceInTar, on_unreadable: OnUnreadable) -> list[Path]
     above = f"{inner}/" if inner else ""
 
     def is_photo(name: str) -> bool:
-        *folders, last = name.removeprefix(above).split("/")
-        is_below = name.startswith(above)
-        return is_below and has_image_name(last) and not any(map(is_hidden, [*folders, last]))
+        if not (name.startswith(above) and has_image_name(name)):
+            return False
+        parts = name.removeprefix(above).split("/")
+        return not any(is_hidden(part) for part in parts if part != "..")
 
     for name, reason in listing.refused.items():
         if is_photo(name):
             on_unreadable(tar / name, reason)
     if listing.fault:
-        on_unreadable(tar, f"tar must be intact, got {listing.fault!r}")
+        on_unreadable(tar, f"tar must be plain and intact, got {listing.fault!r}")
     return [tar / name for name in listing.files if is_photo(name)]
 
 

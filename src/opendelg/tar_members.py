@@ -16,9 +16,12 @@ from typing import BinaryIO, NamedTuple
 
 BLOCK = 512  # bytes; POSIX.1-1988, ustar
 MAX_CACHED = 1_000_000  # files of all listings in memory, about 250 bytes each
+_OCTAL = re.compile(rb"[0-7]+")
+_MAX_DIGITS = 20  # of decimal numbers: a size needs no more
 _MAX_EXTENSION = 2**20  # bytes of a long name or of a pax header; a path has 4096
 _MAX_PATH, _MAX_PART = 4095, 255  # bytes; what Linux allows in a folder
 _REGULAR = b"07\0"
+_EXTENSIONS = b"xLK"  # of pax; long names and long links of GNU tar
 _EMPTY = b"123456"  # links, devices, folders and pipes, whatever size the header says
 _SILENT = b"5DVMNg"  # folders, names of volumes, parts of a file on another tape
 _FLAWS = {
@@ -48,27 +51,26 @@ def members(file: BinaryIO, end: int) -> Iterator[Member]:
     """
     position = 0
     told: dict[bytes, bytes] = {}  # by extended headers, of the member that follows
-    while True:
-        header = _block(file, position)
-        if not any(header):
-            return
-        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    while any(header := _block(file, position)):
         kind = header[156:157]
-        # What the headers of extended headers say of themselves is not overruled.
-        text = header[124:136] if kind in b"xLK" else told.get(b"size", header[124:136])
-        size = 0 if kind in _EMPTY else _number(text)
+        is_extension = kind in _EXTENSIONS
+        size = 0 if kind in _EMPTY else _number(header[124:136])
+        if told and b"size" in told and not is_extension:
+            size = _decimal(told[b"size"])
+        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if size < 0 or _number(header[148:156]) != checksum:
             raise ValueError(f"damaged header at byte {position}")
-        offset = _after_map(file, header, position) if kind == b"S" else position + BLOCK
+        offset = position + BLOCK if kind != b"S" else _after_map(file, header, position)
         if offset + size > end:
             raise ValueError(f"cut off within the member at byte {position}")
-        if kind in b"xLK":
+        if is_extension:
             told |= _extension(file, kind, offset, size)
         else:
             name = _name(header, told)
             if kind not in _SILENT and not name.endswith(b"/"):
                 yield Member(name, offset, size, _flaw(kind, told))
-            told = {}
+            if told:
+                told = {}
         position = offset + -(-size // BLOCK) * BLOCK
 
 
@@ -82,17 +84,20 @@ def _block(file: BinaryIO, position: int) -> bytes:
 
 def _number(text: bytes) -> int:
     """A number of a header: octal digits, or binary as GNU tar writes large ones; else -1."""
-    if text[:1] == b"\x80":
+    if text[0] == 0x80:
         return int.from_bytes(text[1:], "big")
     digits = text.strip(b" \0")
-    return int(digits, 8) if re.fullmatch(rb"[0-7]+", digits) else -1
+    return int(digits, 8) if _OCTAL.fullmatch(digits) else -1
+
+
+def _decimal(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else -1
 
 
 def _name(header: bytes, told: dict[bytes, bytes]) -> bytes:
-    if told:
-        name = told.get(b"GNU.sparse.name", told.get(b"path"))
-        if name is not None:
-            return name
+    long_name = told and (told.get(b"GNU.sparse.name") or told.get(b"path"))
+    if long_name:
+        return long_name
     name = header[:100].partition(b"\0")[0]
     if header[257:263] == b"ustar\0" and header[345]:
         return header[345:500].partition(b"\0")[0] + b"/" + name
@@ -102,7 +107,8 @@ def _name(header: bytes, told: dict[bytes, bytes]) -> bytes:
 def _flaw(kind: bytes, told: dict[bytes, bytes]) -> str:
     if kind not in _REGULAR:
         return _FLAWS.get(kind, "a member of an unknown kind")
-    return _FLAWS[b"S"] if any(key.startswith(b"GNU.sparse.") for key in told) else ""
+    is_sparse = told and any(key.startswith(b"GNU.sparse.") for key in told)
+    return _FLAWS[b"S"] if is_sparse else ""
 
 
 def _after_map(file: BinaryIO, header: bytes, position: int) -> int:
@@ -129,13 +135,12 @@ def _extension(file: BinaryIO, kind: bytes, offset: int, size: int) -> dict[byte
     records, start = {}, 0
     while start < len(data):
         # "<length> <key>=<value>\n", the length being that of the whole record
-        digits = data[start : start + 20].partition(b" ")[0]
-        end = start + (int(digits) if digits.isdigit() else 0)
+        digits = data[start : start + _MAX_DIGITS].partition(b" ")[0]
+        end = start + max(0, _decimal(digits))
         key, sign, value = data[start + len(digits) + 1 : end - 1].partition(b"=")
         if not sign or data[end - 1 : end] != b"\n":
             raise ValueError(f"damaged extended header at byte {offset}")
-        # Sizes are decimal here and octal in headers.
-        records[key] = b"%o" % int(value) if key == b"size" and value.isdigit() else value
+        records[key] = value
         start = end
     return records
 
