@@ -22,6 +22,9 @@ LEVELS = {
         "delf_messages",
         "scrambling",
         "whole_files",
+        "tar_members",
+        "photo_files",
+        "finding",
         "memory",
     ],
     1: [

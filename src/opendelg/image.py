@@ -13,7 +13,7 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from PIL import (
 )
 
 from opendelg.errors import ImageError, ImageTooLargeError
+from opendelg.photo_files import FileFacts, open_photo, stat_photo
 
 # HEIC photos cannot be read; they are found all the same, so that each is reported.
 EXTENSIONS = frozenset(
@@ -87,20 +88,19 @@ class DecodedImage:
 
 
 def read_file(path: Path, limits: ImageLimits = ImageLimits()) -> bytes:
-    """The bytes of an image file; only regular files are opened, so a pipe never blocks.
+    """The bytes of an image file, which may be in a tar (see `photo_files`).
+
+    Only regular files are opened, so a pipe never blocks.
 
     Raises:
         ImageError: If the file is missing, unreadable, too large or not a regular file.
     """
     where = f" in {str(path)!r}"
     try:
-        _require_regular(os.stat(path), limits, where)
-        # Should a pipe have taken its place since, opening it without O_NONBLOCK would wait.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(path, flags), "rb") as file:
-            status = os.fstat(file.fileno())
-            _require_regular(status, limits, where)
-            return file.read(status.st_size)
+        _require_regular(stat_photo(path), limits, where)
+        with open_photo(path) as (file, facts):
+            _require_regular(facts, limits, where)
+            return file.read(facts.size)
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
         raise ImageError(f"image must be readable, got {reason.lower()!r}{where}") from error
@@ -288,7 +288,9 @@ def _log_unreadable_folder(error: OSError) -> None:
 
 
 def find_images(
-    paths: Iterable[Path], on_unreadable: Callable[[OSError], None] = _log_unreadable_folder
+    paths: Iterable[Path],
+    on_unreadable: Callable[[OSError], None] = _log_unreadable_folder,
+    endings: Collection[str] = EXTENSIONS,
 ) -> list[Path]:
     """Image files below the given folders, sorted, each once.
 
@@ -299,6 +301,7 @@ def find_images(
         paths: Folders and files.
         on_unreadable: Called for each folder that cannot be listed, its path in ``filename``; by
             default a warning is logged.  What lies below such a folder is left out.
+        endings: How names end that are looked for, in lower case.
 
     Raises:
         ImageError: If a given path does not exist.
@@ -311,23 +314,32 @@ def find_images(
             found.add(path)
             continue
         for folder, subfolders, names in os.walk(path, onerror=on_unreadable):
-            subfolders[:] = [n for n in subfolders if n[0] != "." and n not in SKIPPED_FOLDERS]
-            images = {Path(folder, name) for name in names if name[0] != "." and _is_named(name)}
+            subfolders[:] = [name for name in subfolders if not is_hidden(name)]
+            images = {
+                Path(folder, name)
+                for name in names
+                if not is_hidden(name) and name.lower().endswith(tuple(endings))
+            }
             found |= images
-            if not images and not subfolders and _is_named(folder) and Path(folder) != path:
+            if not images and not subfolders and has_image_name(folder) and Path(folder) != path:
                 # A folder in a photo's place: reading it will say so.
                 found.add(Path(folder))
     return sorted(found)
 
 
-def _is_named(name: str) -> bool:
+def has_image_name(name: str) -> bool:
     """Whether a name ends like an image's."""
-    return Path(name).suffix.lower() in EXTENSIONS
+    return name.lower().endswith(tuple(EXTENSIONS))
 
 
-def _require_regular(status: os.stat_result, limits: ImageLimits, where: str) -> None:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out where it was not given itself."""
+    return name.startswith(".") or name in SKIPPED_FOLDERS
+
+
+def _require_regular(facts: FileFacts, limits: ImageLimits, where: str) -> None:
     """Refuses folders, pipes, sockets, devices and files above the limit."""
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(facts.mode):
         kinds = {
             stat.S_IFDIR: "a folder",
             stat.S_IFIFO: "a pipe",
@@ -335,11 +347,11 @@ def _require_regular(status: os.stat_result, limits: ImageLimits, where: str) ->
             stat.S_IFCHR: "a device",
             stat.S_IFBLK: "a device",
         }
-        kind = kinds.get(stat.S_IFMT(status.st_mode), "something else")
+        kind = kinds.get(stat.S_IFMT(facts.mode), "something else")
         raise ImageError(f"image must be a regular file, got {kind}{where}")
-    if status.st_size > limits.max_file_bytes:
+    if facts.size > limits.max_file_bytes:
         raise ImageTooLargeError(
-            f"image must have at most {limits.max_file_bytes} bytes, got {status.st_size}{where}"
+            f"image must have at most {limits.max_file_bytes} bytes, got {facts.size}{where}"
         )
 
 

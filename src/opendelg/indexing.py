@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from opendelg.collection import Collection, FileStat, StoredFile
 from opendelg.errors import ImageError, OpenDelgError
 from opendelg.extraction import Extractor, extract_stream
 from opendelg.features import ImageFeatures
-from opendelg.image import DecodedImage, find_images, read_file, read_image
+from opendelg.finding import find_photos, require_paths
+from opendelg.image import DecodedImage, read_file, read_image
+from opendelg.photo_files import is_gone, place_in_tar, stat_photo
 
 # A crash loses at most this much work; a commit costs about a millisecond.
 COMMIT_SECONDS = 2.0
@@ -39,7 +41,7 @@ class IndexReport:
 class Photo:
     """A photo on disk, and what the collection knows about it."""
 
-    root: Path  # real path of the folder that it is stored relative to
+    root: Path  # real path of the folder that it is stored relative to, never in a tar
     relative: Path  # below the root
     path: Path  # as it was given, to be read and shown
     stored: StoredFile | None
@@ -59,7 +61,7 @@ class Plan:
     failed: list[Photo] = field(default_factory=list)  # read before and refused, not changed since
     unchanged: list[Photo] = field(default_factory=list)
     gone: list[Path] = field(default_factory=list)
-    unreadable: list[tuple[Path, str]] = field(default_factory=list)  # folders, with the reason
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)  # folders, tars: the reason
     roots: list[Path] = field(default_factory=list)
 
     def work(self, update: bool) -> list[Photo]:
@@ -68,43 +70,40 @@ class Plan:
         return sorted(photos, key=lambda photo: (photo.root, photo.relative))
 
 
-def require_paths(paths: Iterable[Path]) -> None:
-    """Raises OpenDelgError for a path that does not exist; a link that leads nowhere does."""
-    for path in paths:
-        if not os.path.lexists(path):
-            raise OpenDelgError(f"photos must exist, got {str(path)!r}")
-
-
 def plan_indexing(collection: Collection, paths: Sequence[Path]) -> Plan:
-    """Compare the photos below `paths` with the collection.
+    """Compare the photos below `paths`, in folders and tars, with the collection.
 
     A photo counts once, however often and in whatever way it is given.
 
     Raises:
-        OpenDelgError: If a path does not exist, or a folder lost all the images it had.
+        OpenDelgError: If a path does not exist or is a compressed tar, or if a folder or tar lost
+            all the images it had.
     """
     require_paths(paths)
     plan = Plan()
     unreadable: dict[str, tuple[Path, str]] = {}
 
-    def note_unreadable(error: OSError) -> None:
-        reason = f"folder must be readable, got {(error.strerror or str(error)).lower()!r}"
-        unreadable[os.path.realpath(error.filename)] = Path(error.filename), reason
+    def note_unreadable(path: Path, reason: str) -> None:
+        unreadable[os.path.realpath(path)] = path, reason
 
     for root, given in sorted(_by_root(paths).items()):
         known = collection.known(root)
         found: dict[Path, Path] = {}
         for path, below in given:
-            for photo in find_images([path], note_unreadable):
-                found.setdefault(below / os.path.relpath(photo, _folder(path)), photo)
+            folder = _folder(path)
+            for photo in find_photos([path], note_unreadable):
+                found.setdefault(below / os.path.relpath(photo, folder), photo)
         for relative, photo in found.items():
             _sort_in(plan, Photo(root, relative, photo, known.get(relative)))
-        folders = [below for path, below in given if os.path.isdir(path)]
-        if folders:
-            lost = [name for name in known if name not in found and _is_gone(root / name)]
-            images = [name for name in lost if known[name].id is not None]
-            _require_photos(root, folders, found, images)
-            plan.gone.extend(root / name for name in lost)
+        folders = {
+            below / os.path.relpath(path, _folder(path))
+            for path, below in given
+            if os.path.isdir(path) or place_in_tar(path) is not None
+        }
+        missing = (name for name in known if name not in found and any(_above(name, folders)))
+        lost = [name for name in missing if is_gone(root / name)]
+        _require_photos(root, folders, found, [name for name in lost if known[name].id is not None])
+        plan.gone.extend(root / name for name in lost)
         plan.roots.append(root)
     plan.unreadable.extend(unreadable.values())
     return plan
@@ -259,7 +258,8 @@ def _sort_in(plan: Plan, photo: Photo) -> None:
 def _by_root(paths: Iterable[Path]) -> dict[Path, list[tuple[Path, Path]]]:
     """Each path, and where its folder lies below the root, by the real path of the root.
 
-    The root is the outermost of the given folders that holds the path, or else its own folder.
+    The root is the outermost of the given folders that holds the path, or else its own folder; of a
+    tar the one it lies in, so that a tar that is a link keeps its name and many share a root.
     """
     real = {folder: Path(os.path.realpath(folder)) for folder in {_folder(p) for p in paths}}
     given_folders = {real[path] for path in paths if path in real}
@@ -273,28 +273,28 @@ def _by_root(paths: Iterable[Path]) -> dict[Path, list[tuple[Path, Path]]]:
 
 
 def _folder(path: Path) -> Path:
-    """A folder itself, or the folder of a file."""
+    """A folder itself, or the folder of a file; of a tar and what is in it, the tar's."""
+    place = place_in_tar(path)
+    if place is not None:
+        return place.tar.parent
     return path if os.path.isdir(path) else path.parent
 
 
-def _is_gone(path: Path) -> bool:
-    """Whether a file is known not to exist; one that cannot be looked for may still do."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
+def _above(name: Path, folders: Set[Path]) -> Iterator[Path]:
+    """Those of some folders that a file lies below."""
+    return (folder for folder in name.parents if folder in folders)
 
 
 def _require_photos(
-    root: Path, folders: Iterable[Path], found: Iterable[Path], lost: Iterable[Path]
+    root: Path, folders: Set[Path], found: Iterable[Path], lost: Sequence[Path]
 ) -> None:
     """Refuse a given folder that has no photo any more: its disk may not be mounted."""
-    for folder in folders:
-        num_lost = sum(name.is_relative_to(folder) for name in lost)
-        if num_lost and not any(name.is_relative_to(folder) for name in found):
+    if not lost:
+        return
+    nums_lost = Counter(folder for name in lost for folder in _above(name, folders))
+    filled = {folder for name in found for folder in _above(name, folders)}
+    for folder, num_lost in nums_lost.items():
+        if folder not in filled:
             raise OpenDelgError(
                 f"folder must still hold photos, got none in {str(root / folder)!r}, of which the "
                 f"collection has {num_lost}; mount it if it is not mounted, or take them out "
@@ -305,7 +305,7 @@ def _require_photos(
 def _size_and_time(photo: Path) -> tuple[int, int]:
     """Bytes and modification time in ns; zeros if the file vanished, which reading will tell."""
     try:
-        status = photo.stat()
+        facts = stat_photo(photo)
     except OSError:
         return 0, 0
-    return status.st_size, status.st_mtime_ns
+    return facts.size, facts.mtime_ns

@@ -32,7 +32,9 @@ GPU_BATCH = 16  # images of equal size that a GPU takes at a time
 
 
 def index(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    photos: Annotated[
+        list[Path], typer.Argument(help="Photos, folders of photos, or tars of photos.")
+    ],
     collection: Annotated[
         str,
         typer.Option("--collection", "-c", help="Folder to write, or address on a cluster."),
@@ -65,10 +67,12 @@ def index(
     delg index ~/Photos --collection photos.delg
     delg index ~/Photos --collection photos.delg --update
     delg index scans/*.tif --collection scans.delg --profile accurate
+    delg index archive.tar --collection archive.delg
     delg index ~/Photos --collection photos.delg --bytes-per-image 30000
     """
     from opendelg.errors import OpenDelgError
-    from opendelg.indexing import index_photos, plan_indexing, require_paths
+    from opendelg.finding import require_paths
+    from opendelg.indexing import index_photos, plan_indexing
 
     started = time.monotonic()
     require_paths(photos)  # before anything is created

@@ -35,7 +35,7 @@ PHOTO_SIZE = (1600, 1200)  # px of rendered photos
 
 def plan(
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Photos, or folders of photos.")
+        list[Path] | None, typer.Argument(help="Photos, folders of photos, or tars of photos.")
     ] = None,
     n: Annotated[
         int | None, typer.Option("--n", min=1, help="Photos to plan for; default: those given.")

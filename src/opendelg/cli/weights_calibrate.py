@@ -43,7 +43,7 @@ def calibrate(
     \b
     delg weights calibrate r50-gldv2clean ~/places --distractors ~/others -o r50-places.safetensors
     """
-    from opendelg.indexing import require_paths
+    from opendelg.finding import require_paths
     from opendelg.training.calibration import find_pairs, fit_pairs, log_loss, store_same
     from opendelg.training.config import CalibrationConfig
     from opendelg.weights import read_weights

@@ -37,8 +37,8 @@ def reduce(
     delg weights reduce r50-gldv2clean ~/Photos --dimensions 512 --out r50-512.safetensors
     delg index ~/Photos --collection photos.delg --model r50-512.safetensors
     """
+    from opendelg.finding import require_paths
     from opendelg.image import find_images
-    from opendelg.indexing import require_paths
     from opendelg.reduction import chosen, learn_axes, write_reduced
     from opendelg.weights import read_weights
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from opendelg.collection.catalogue import RootRow
 from opendelg.errors import FormatError
+from opendelg.photo_files import place_in_tar
 
 
 class Roots:
@@ -109,10 +110,13 @@ class Roots:
             return absolute
         moved = os.path.normpath(os.path.join(self._home, os.fsdecode(row.relative)))
         # A folder at the relative path is not enough: '..' exists everywhere.
-        came_along = any(
-            os.path.lexists(os.path.join(moved, os.fsdecode(sample))) for sample in samples(row.id)
-        )
+        came_along = any(_is_likely(Path(moved, os.fsdecode(sample))) for sample in samples(row.id))
         return moved if came_along else absolute
+
+
+def _is_likely(photo: Path) -> bool:
+    """Whether there is a photo, or the tar it would be in: walking that takes long."""
+    return os.path.lexists(photo) or place_in_tar(photo) is not None
 
 
 def relative_bytes(path: Path) -> bytes:

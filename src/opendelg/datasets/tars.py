@@ -9,25 +9,22 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from opendelg.errors import ImageError
 from opendelg.image import ImageLimits
+from opendelg.tar_members import members
 from opendelg.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 _IMAGE_NAME = re.compile(rb"(?:.*/)?([0-9a-f]{16})\.jpg", re.DOTALL)
-_BLOCK = 512  # bytes; POSIX.1-1988, ustar
-# Types of members: plain files; links, devices, folders and pipes, which have no content.
-_REGULAR, _EMPTY = b"0\0", b"123456"
 
 
 @dataclass(frozen=True)
@@ -108,50 +105,15 @@ def _walk(tar: Path) -> TarContent:
         with tar.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             size, time = status.st_size, status.st_mtime_ns
-            for image in _images(file, size):
-                found.append(image)  # one by one: what precedes an error is kept
+            for member in members(file, size):
+                name = None if member.flaw else _IMAGE_NAME.fullmatch(member.name)
+                if name:  # one by one: what precedes an error is kept
+                    found.append((int(name[1], 16), member.offset, member.size))
     except (OSError, ValueError) as error:
         fault = getattr(error, "strerror", None) or str(error)
     table = np.array(found, np.uint64).reshape(-1, 3)
     offsets, sizes = table[:, 1].astype(np.int64), table[:, 2].astype(np.int64)
     return TarContent(tar.name, size, time, fault, table[:, 0].copy(), offsets, sizes)
-
-
-def _images(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
-    """Id, offset and size of each image in a tar of ``end`` bytes.
-
-    Long names and extended headers are skipped as any other member: images have short names.
-
-    Raises:
-        ValueError: Where the tar is damaged or cut off.
-    """
-    position = 0
-    while True:
-        file.seek(position)
-        header = file.read(_BLOCK)
-        if len(header) < _BLOCK:
-            raise ValueError(f"cut off at byte {position}")
-        if not any(header):
-            return
-        size = _number(header[124:136])
-        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-        if size < 0 or _number(header[148:156]) != checksum:
-            raise ValueError(f"damaged header at byte {position}")
-        if header[156] in _EMPTY:
-            size = 0  # whatever the header says
-        offset = position + _BLOCK
-        if offset + size > end:
-            raise ValueError(f"cut off within the member at byte {position}")
-        name = _IMAGE_NAME.fullmatch(header[:100].partition(b"\0")[0])
-        if name and header[156] in _REGULAR:
-            yield int(name[1], 16), offset, size
-        position = offset + -(-size // _BLOCK) * _BLOCK
-
-
-def _number(text: bytes) -> int:
-    """A number of a header: octal digits; -1 for anything else, as sizes of 8 GB and more."""
-    digits = text.strip(b" \0")
-    return int(digits, 8) if re.fullmatch(rb"[0-7]+", digits) else -1
 
 
 def _read_index(index: Path) -> list[TarContent]:

@@ -11,6 +11,7 @@ from PIL import Image
 from opendelg.errors import ImageError
 from opendelg.evidence.records import Side
 from opendelg.image import read_image
+from opendelg.photo_files import is_there
 
 # Longer side in px and JPEG quality, from generous to frugal.
 _JPEG_STEPS = (
@@ -61,11 +62,7 @@ def read_photo(side: Side, draft_size: int) -> Photo:
 
 
 def _reason(side: Side, error: Exception) -> str:
-    try:
-        is_missing = not side.path.exists()
-    except (OSError, ValueError):
-        is_missing = True
-    if is_missing:
+    if not is_there(side.path):
         return "the file is no longer there; it may have been moved, renamed or deleted"
     return str(error)
 

@@ -1,7 +1,6 @@
 """Photos of the collection: the files as they are, and small upright JPEGs of them."""
 
 import hashlib
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from opendelg.errors import ImageError
 from opendelg.image import DecodedImage, image_kind, read_file, read_image
+from opendelg.photo_files import open_photo
 from opendelg.server.formats import CONTENT_TYPES, jpeg
 from opendelg.server.problems import Problem
 
@@ -23,6 +23,7 @@ class PhotoFile:
     path: Path
     content_type: str
     etag: str  # changes with the file
+    is_in_tar: bool  # there is no file of its own at its path
 
 
 def photo_file(path: Path) -> PhotoFile:
@@ -31,10 +32,8 @@ def photo_file(path: Path) -> PhotoFile:
     What has taken the place of a photo since it was indexed is never sent, unless it is a photo.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            head = file.read(_HEAD_BYTES)
-        kind = image_kind(head)
+        with open_photo(path) as (file, facts):
+            kind = image_kind(file.read(min(facts.size, _HEAD_BYTES)))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Problem(404, f"photo must be on disk, got {reason!r} for {path.name!r}") from error
@@ -42,14 +41,22 @@ def photo_file(path: Path) -> PhotoFile:
         raise Problem(
             404, f"photo must still be an image, got another file at {path.name!r}"
         ) from error
-    etag = hashlib.sha256(repr((status.st_ino, status.st_size, status.st_mtime_ns)).encode())
-    return PhotoFile(path, CONTENT_TYPES[kind], etag.hexdigest()[:20])
+    etag = hashlib.sha256(repr((facts.place, facts.size, facts.mtime_ns)).encode())
+    return PhotoFile(path, CONTENT_TYPES[kind], etag.hexdigest()[:20], is_in_tar=facts.place[1] > 0)
 
 
 def read_stored(path: Path, draft_size: int | None = None) -> DecodedImage:
     """The image at the path of an image of the collection; a Problem with status 404 if none."""
     try:
-        return read_image(read_file(path), draft_size=draft_size, name=path.name)
+        return read_image(file_bytes(path), draft_size=draft_size, name=path.name)
+    except ImageError as error:
+        raise Problem(404, f"photo must still be readable, got: {error}") from error
+
+
+def file_bytes(path: Path) -> bytes:
+    """The file of a photo as it is; a Problem with status 404 if it is gone."""
+    try:
+        return read_file(path)
     except ImageError as error:
         raise Problem(404, f"photo must still be readable, got: {error}") from error
 

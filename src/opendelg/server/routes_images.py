@@ -10,7 +10,7 @@ from opendelg.collection import StoredImage
 from opendelg.extraction import profile_name
 from opendelg.same import CONFIDENT
 from opendelg.server import models
-from opendelg.server.photos import PhotoFile, photo_file, whole_jpeg
+from opendelg.server.photos import PhotoFile, file_bytes, photo_file, whole_jpeg
 from opendelg.server.problems import JsonResponse, Problem
 from opendelg.server.routes import (
     FAILURES,
@@ -74,7 +74,7 @@ async def images(
     "/images/{id}",
     responses={
         **content("image/*", "The file as it is, or an upright JPEG."),
-        206: {"description": "The part that `Range` asks for."},
+        206: {"description": "The part that `Range` asks for; of photos in tars all is sent."},
         416: {"description": "The file does not have the part that `Range` asks for."},
         **_UNCHANGED,
     },
@@ -93,10 +93,13 @@ async def image(
     headers = _headers(photo, format)
     if _is_unchanged(request, headers):
         return Response(status_code=304, headers=headers)
-    if format == "original":
-        return FileResponse(photo.path, media_type=photo.content_type, headers=headers)
-    made = await service.run(service.readers, whole_jpeg, photo.path)
-    return Response(made, media_type="image/jpeg", headers=headers)
+    if format == "jpeg":
+        made = await service.run(service.readers, whole_jpeg, photo.path)
+        return Response(made, media_type="image/jpeg", headers=headers)
+    if photo.is_in_tar:
+        whole = await service.run(service.readers, file_bytes, photo.path)
+        return Response(whole, media_type=photo.content_type, headers=headers)
+    return FileResponse(photo.path, media_type=photo.content_type, headers=headers)
 
 
 @router.get(
