@@ -5,6 +5,8 @@ reads, extracts and writes some photos and answers with what became of them.  Do
 task thought dead, it writes the same.
 """
 
+import re
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ TASK_IMAGES = 32  # photos of one task: what is done again if it dies
 _RESERVED_TASKS = 1000  # tasks whose photos get their ids together
 _WAITING_TASKS = 4  # for each that runs
 _MAX_RETRIES = 20  # of one task
+_ANSWER_SECONDS = 10.0  # for a connection to Ray
 
 
 @dataclass(frozen=True)
@@ -230,8 +233,9 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
         return
     try:
+        _require_listener(address)
         ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UnavailableError(
             f"Ray must answer, got {error} from {address!r}; start it and run the command again"
         ) from error
@@ -239,3 +243,10 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raises OSError if nothing listens at an address; Ray would try for ten minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address)
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_SECONDS).close()
