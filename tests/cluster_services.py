@@ -19,11 +19,11 @@ from opendelg.errors import UnavailableError
 
 T = TypeVar("T")
 BUCKET = "delg"
-# How often Milvus looks for work, ms: its defaults make a test wait for seconds.
+# How often Milvus looks for work, ms: with its defaults a test waits for seconds.
 _EAGER = {
-    "proxy.timeTickInterval": 20,
-    "queryCoord.checkInterval": 100,
-    "queryCoord.distPullInterval": 50,
+    "timeTickInterval: 200": "timeTickInterval: 20",
+    "checkInterval: 1000": "checkSegmentInterval: 100\n  checkChannelInterval: 100",
+    "distPullInterval: 500": "distPullInterval: 50",
 }
 _NEEDED = ("boto3", "milvus", "moto", "pymilvus", "ray")
 _MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
@@ -75,8 +75,8 @@ class Milvus:
             server: Any = MilvusServer(debug=False)
             server.set_base_dir(str(folder))
             server.listen_port = self.port
-            for setting, milliseconds in _EAGER.items():
-                server.config.set(setting, milliseconds)
+            for default, eager in _EAGER.items():
+                server.config.template_text = server.config.template_text.replace(default, eager)
             server.start()
             self._process = server.server_proc
             server.server_proc = None  # it would end the process with itself
