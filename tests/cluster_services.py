@@ -25,7 +25,7 @@ _EAGER = {
     "checkInterval: 1000": "checkSegmentInterval: 100\n  checkChannelInterval: 100",
     "distPullInterval: 500": "distPullInterval: 50",
 }
-_NEEDED = ("boto3", "milvus", "moto", "pymilvus", "ray")
+_NEEDED = ("boto3", "milvus", "milvus_lite", "moto", "pymilvus", "ray")
 _MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 needs_cluster = pytest.mark.skipif(
     bool(_MISSING), reason=f"needs {', '.join(_MISSING)}: make test-cluster installs and runs all"
@@ -161,6 +161,10 @@ class Services:
         import boto3
 
         return boto3.client("s3", endpoint_url=self.store.endpoint, region_name="us-east-1")
+
+    def file_address(self, file: Path, name: str) -> str:
+        query = self.address(name).partition("?")[2]
+        return f"milvus://{quote(str(file))}/{name}?{query}"
 
     def address(self, name: str, **parameters: str) -> str:
         parameters = {"features": f"s3://{BUCKET}/{name}", "endpoint": self.store.endpoint} | (

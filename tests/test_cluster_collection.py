@@ -21,10 +21,12 @@ ROOT = Path("/photos")
 NAMES = ["a.jpg", "b/Zürich_100%.jpg", 'b/quo"te\\.jpg', "b/x=41.jpg", "c d.jpg"]
 
 
-@pytest.fixture(params=["embedded", "cluster"])
+@pytest.fixture(params=["embedded", "cluster", "file"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "embedded":
         return str(tmp_path / "c")
+    if request.param == "file":
+        return str(request.getfixturevalue("file_address"))
     return str(request.getfixturevalue("address"))
 
 
@@ -165,9 +167,9 @@ def test_an_empty_collection_has_nothing_near(location):
         assert (len(made), made.ids().tolist(), made.verify()) == (0, [], [])
 
 
-def test_both_hold_the_same(tmp_path, address):
+def test_all_hold_the_same(tmp_path, address, file_address):
     digests = set()
-    for location in (tmp_path / "c", address):
+    for location in (tmp_path / "c", address, file_address):
         with Collection.create(location, RECIPE) as made, made.batch():
             for seed, name in enumerate(NAMES):
                 add_image(made, ROOT, seed, name)

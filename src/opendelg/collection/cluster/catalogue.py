@@ -301,6 +301,11 @@ class ClusterCatalogue:
 
     def reserve(self, files: list[tuple[int, bytes]]) -> list[Slot]:
         """Where tasks may write the images of files: with the ids they have, or new ones."""
+        if self._address.is_file:
+            raise OpenDelgError(
+                "collection must be on a Milvus server for tasks to write to it, got the file "
+                f"{self._address.server!r}; index without --ray"
+            )
         slots = []
         for root_id, path in files:
             known = self.find_image(root_id, path)
