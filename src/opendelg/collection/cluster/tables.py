@@ -297,6 +297,13 @@ class Tables:
 
     def _file(self, module: Any) -> Any:
         """Milvus Lite; other than a server it has no table loaded when it starts."""
+        folder = os.path.dirname(self._address.server)
+        if not os.path.isdir(folder):
+            raise OpenDelgError(
+                f"folder of a file of Milvus Lite must exist, got {folder!r}; make it"
+            )
+        # It logs each time that it is asked for what only a server knows, traceback included.
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
         client = module.MilvusClient(self._address.server, timeout=TIMEOUT)
         for table in (self._images, self._notes):
             if client.has_collection(table, timeout=TIMEOUT):
