@@ -25,7 +25,7 @@ test: install
 
 # Against Milvus, an S3 store and two Ray nodes, which it installs and starts.
 test-cluster: $(CLUSTER)
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -m cluster $(TESTS)
 
 $(CLUSTER): $(STAMP) requirements-cluster.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-cluster.txt
