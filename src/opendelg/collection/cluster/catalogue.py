@@ -293,6 +293,8 @@ class ClusterCatalogue:
     def put_root(self, root: RootRow) -> None:
         """Adds a root, or replaces the one of the same id."""
         changes = self._changed()
+        if root.id not in changes.heads.roots:
+            self._complete.append(place_of(root.id, b""))  # nothing is below it yet
         changes.heads = replace(changes.heads, roots={**changes.heads.roots, root.id: root})
 
     def sample_paths(self, root_id: int) -> list[bytes]:
