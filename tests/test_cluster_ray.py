@@ -1,6 +1,7 @@
 """Extraction by Ray tasks on two nodes, one of which may die."""
 
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,10 +36,15 @@ def extractor(tiny_weights: Weights) -> Extractor:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos in a folder, the last ten of them in a tar."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(NUM_PHOTOS):
         path = folder / f"{number:02}.png"
         Image.fromarray(draw_image((96, 64), number).pixels).save(path)
+    with tarfile.open(folder / "more.tar", "w") as tar:
+        for path in sorted(folder.glob("5?.png")):
+            tar.add(path, path.name)
+            path.unlink()
     (folder / "bad.jpg").write_bytes(b"no photo")
     return folder
 
