@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.cluster_services import Services
+from tests.cluster_services import RayNodes, Services
 
 from opendelg import indexing_ray
 from opendelg.collection import Collection
@@ -111,13 +111,9 @@ def ray_rate(
 ) -> float:
     """Photos a second of so many Ray workers that have their network already."""
     import ray
-    from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(workers):
-        cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False)  # one job: its workers stay warm
+    nodes = RayNodes(workers)
+    ray.init(address=nodes.address, log_to_driver=False)  # one job: its workers stay warm
     result = 0.0
     try:
         for prefix, some in (("warm_", photos[:32]), ("", photos)):
@@ -125,13 +121,13 @@ def ray_rate(
             with Collection.create(location, recipe_of(extractor)) as collection:
 
                 def on_ray(plan: Any, to: Collection = collection) -> object:
-                    return indexing_ray.index_on_ray(to, extractor, plan, cluster.address)
+                    return indexing_ray.index_on_ray(to, extractor, plan, nodes.address)
 
                 on_ray(plan_indexing(collection, some[:1]))
                 result = timed(collection, some, on_ray)
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        nodes.stop()
     return result
 
 

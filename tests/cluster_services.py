@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +99,7 @@ class Milvus:
 
     def _wait(self, seconds: float = 120.0) -> None:
         """Until it answers; its port is open long before."""
+        from grpc import RpcError
         from pymilvus import MilvusClient, MilvusException
 
         end = time.monotonic() + seconds
@@ -107,7 +109,7 @@ class Milvus:
                 client.list_collections(timeout=5)
                 client.close()
                 return
-            except MilvusException:
+            except (MilvusException, RpcError):
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.2)
@@ -176,3 +178,57 @@ class Services:
     def stop(self) -> None:
         self.milvus.kill()
         self.store.stop()
+
+
+class RayNodes:
+    """A Ray cluster: a head that runs no tasks, and nodes of one CPU.
+
+    Nodes are processes of their own, as `ray start` makes them: started by this process, which has
+    threads of gRPC, one in some never comes up.
+    """
+
+    def __init__(self, count: int) -> None:
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        quiet = ["--include-dashboard=false", "--disable-usage-stats"]
+        self._head = self._start("--head", f"--port={port}", "--num-cpus=0", *quiet)
+        wait_for(port, 60)
+        self._workers = [self._start(f"--address={self.address}", "--num-cpus=1")]
+        self._wait(2)  # two that start at once may take the same ports
+        for number in range(1, count):
+            self._workers.append(self._start(f"--address={self.address}", "--num-cpus=1"))
+            self._wait(2 + number)
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+
+    def _wait(self, count: int, seconds: float = 120.0) -> None:
+        """Until so many nodes are alive, the head among them."""
+        script = (
+            "import ray, sys, time\n"
+            "ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+            "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]): time.sleep(0.1)"
+        )
+        subprocess.run(
+            [sys.executable, "-c", script, self.address, str(count)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+        )
+
+    def kill_one(self) -> None:
+        """A node and its tasks die at once."""
+        _kill_all(self._workers.pop())
+
+    def stop(self) -> None:
+        for process in [*self._workers, self._head]:
+            _kill_all(process)
+
+
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
+    """A process and those that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
