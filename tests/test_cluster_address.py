@@ -38,7 +38,7 @@ def test_what_is_not_given() -> None:
         ("milvus:///folder/file.db/a", "/folder/file.db"),
         ("milvus:////folder/file.db/a", "/folder/file.db"),
         ("milvus:///file.db/a", "/file.db"),
-        ("milvus:///fo%20l%3Fder/file.db/a", "/fo l?der/file.db"),
+        ("milvus:///a%20folder%3F/file.db/a", "/a folder?/file.db"),
     ],
 )
 def test_servers_and_files(place: str, server: str) -> None:
@@ -72,7 +72,7 @@ def test_folders_are_no_addresses() -> None:
         (f"milvus://me:secret@host/a?{FEATURES}", "MILVUS_TOKEN"),
         (f"milvus:///a?{FEATURES}", "no host"),
         (f"milvus:///folder/file/a?{FEATURES}", "no host"),
-        (f"milvus://host/a?{FEATURES}&indx=FLAT", "indx"),
+        (f"milvus://host/a?{FEATURES}&kind=FLAT", "kind"),
         (f"milvus://host/a?{FEATURES}&index=IVF", "index=IVF"),
         (f"milvus://host/a?{FEATURES}&consistency=weak", "consistency=weak"),
         (f"milvus:///f/f.db/a?{FEATURES}&index=DISKANN", "Milvus Lite has not"),
