@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+CLUSTER := .venv/installed-cluster
 TENSORFLOW := .venv-tensorflow
 
-.PHONY: install demo test check bench parity clean
+.PHONY: install demo test test-cluster check bench parity clean
 
 install: $(STAMP)
 
@@ -20,14 +21,22 @@ demo: install
 	$(BIN)/delg demo $(PHOTOS) --out demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not cluster"
+
+# Against Milvus, an S3 store and two Ray nodes, which it installs and starts.
+test-cluster: $(CLUSTER)
+	$(BIN)/python -m pytest -m cluster $(TESTS)
+
+$(CLUSTER): $(STAMP) requirements-cluster.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-cluster.txt
+	touch $@
 
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/codespell src tests docs benchmarks tools README.md CHANGELOG.md CONTRIBUTING.md
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not cluster"
 
 bench: install
 	$(BIN)/python benchmarks/inference.py

@@ -4,8 +4,9 @@
 
 Starts Milvus, an S3 store and Ray on this machine, as the tests do (`make test-cluster` installs
 them).  Each run indexes the same photos with one CPU thread a network: the plain command's way into
-a folder and into the cluster, then one and two Ray workers, warm.  The model below multiplies what
-was measured; nothing of it was run at that size.
+a folder and into the cluster, then one and two Ray workers, warm; all of it in turn, --rounds
+times, and the medians count.  Then made-up rows tell how fast Milvus takes them and searches them.
+The model below multiplies what was measured; nothing of it was run at that size.
 """
 
 import argparse
@@ -14,12 +15,13 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.cluster_services import Services
+from tests.cluster_services import RayNodes, Services
 
 from opendelg import indexing_ray
 from opendelg.collection import Collection
@@ -32,6 +34,7 @@ from opendelg.weights import DEFAULT_MODEL
 
 SIZES = (1, 10, 100, 1000)  # million images
 QUERIES = 20
+ROWS = 1000  # of one request
 
 
 def main() -> None:
@@ -41,6 +44,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument("--profile", default="fast")
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=100_000, help="made-up rows in Milvus")
+    parser.add_argument("--core-hour", type=float, default=0.04, help="price, as you pay it")
+    parser.add_argument("--gb-month", type=float, default=0.023, help="price in the S3 store")
     arguments = parser.parse_args()
     photos = find_images([arguments.photos])[: arguments.count]
     extractor = make_extractor(arguments.model, profile(arguments.profile), "cpu", threads=1)
@@ -49,11 +56,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         services = Services(Path(folder) / "milvus")
         try:
-            found = measure(extractor, photos, services, Path(folder))
+            found = measure(extractor, photos, services, Path(folder), arguments.rounds)
+            found |= rows_in_milvus(services, arguments.rows, extractor)
         finally:
             services.stop()
     print(json.dumps(found, indent=1))
-    print_model(found)
+    print_model(found, arguments.core_hour, arguments.gb_month)
 
 
 def extractor_image(path: Path) -> Any:
@@ -64,66 +72,71 @@ def extractor_image(path: Path) -> Any:
 
 
 def measure(
-    extractor: Any, photos: list[Path], services: Services, folder: Path
+    extractor: Any, photos: list[Path], services: Services, folder: Path, rounds: int
 ) -> dict[str, float]:
     """Photos a second of each way, and what search and storage take."""
-    rates = {
-        "folder": rate(extractor, photos, str(folder / "c")),
-        "cluster": rate(extractor, photos, services.address("plain")),
+    rates: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds):
+        rates["folder"].append(rate(extractor, photos, str(folder / f"c{number}")))
+        rates["cluster"].append(rate(extractor, photos, services.address(f"plain{number}")))
+        for workers in (1, 2):
+            name = f"ray{workers}_{number}"
+            rates[f"ray {workers}"].append(ray_rate(extractor, photos, services, workers, name))
+    for name, values in rates.items():
+        print(name, [round(value, 2) for value in values], file=sys.stderr)
+    found = {
+        f"photos/s, {name}": round(statistics.median(values), 3) for name, values in rates.items()
     }
-    for workers in (1, 2):
-        rates[f"ray {workers}"] = ray_rate(extractor, photos, services, workers)
-    found = {f"photos/s, {name}": round(value, 3) for name, value in rates.items()}
-    with Collection.open(services.address("plain"), read_only=True) as collection:
+    with Collection.open(services.address("plain0"), read_only=True) as collection:
         info = collection.info()
         rows = 4 * (info.global_dimensions or 0)
         found["bytes/image in S3"] = round(info.num_bytes / info.num_images - rows)
         found["bytes/image of the global descriptor"] = rows
     for consistency in ("strong", "bounded"):
-        location = services.address("plain", consistency=consistency)
+        location = services.address("plain0", consistency=consistency)
         for stage, value in latencies(extractor, location, len(photos)).items():
             found[f"s/query, {consistency}, {stage}"] = round(value, 4)
-    found["rows/s into Milvus"] = round(row_rate(services))
     return found
 
 
 def rate(extractor: Any, photos: list[Path], location: str) -> float:
     """Photos a second of the plain command."""
     with Collection.create(location, recipe_of(extractor)) as collection:
+        index_photos(collection, extractor, plan_indexing(collection, photos[:1]))
         return timed(collection, photos, lambda plan: index_photos(collection, extractor, plan))
 
 
-def ray_rate(extractor: Any, photos: list[Path], services: Services, workers: int) -> float:
+def ray_rate(
+    extractor: Any, photos: list[Path], services: Services, workers: int, name: str
+) -> float:
     """Photos a second of so many Ray workers that have their network already."""
     import ray
-    from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(workers):
-        cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+    nodes = RayNodes(workers)
+    ray.init(address=nodes.address, log_to_driver=False)  # one job: its workers stay warm
     result = 0.0
     try:
-        for name, some in (("warm", photos[:32]), ("ray", photos)):
-            location = services.address(f"{name}{workers}")
+        for prefix, some in (("warm_", photos[:32]), ("", photos)):
+            location = services.address(f"{prefix}{name}")
             with Collection.create(location, recipe_of(extractor)) as collection:
 
                 def on_ray(plan: Any, to: Collection = collection) -> object:
-                    return indexing_ray.index_on_ray(to, extractor, plan, cluster.address)
+                    return indexing_ray.index_on_ray(to, extractor, plan, nodes.address)
 
+                on_ray(plan_indexing(collection, some[:1]))
                 result = timed(collection, some, on_ray)
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        nodes.stop()
     return result
 
 
 def timed(collection: Collection, photos: list[Path], index: Callable[[Any], object]) -> float:
-    """Photos a second."""
+    """Photos a second; Milvus has its tables already, which takes seconds, once."""
     plan = plan_indexing(collection, photos)
     started = time.perf_counter()
     index(plan)
-    return len(photos) / (time.perf_counter() - started)
+    return len(plan.new) / (time.perf_counter() - started)
 
 
 def latencies(extractor: Any, location: str, count: int) -> dict[str, float]:
@@ -138,35 +151,69 @@ def latencies(extractor: Any, location: str, count: int) -> dict[str, float]:
     }
 
 
-def row_rate(services: Services, count: int = 5000, num_dimensions: int = 2048) -> float:
-    """Rows a second that one writer puts into Milvus."""
+def rows_in_milvus(services: Services, count: int, extractor: Any) -> dict[str, float]:
+    """How fast Milvus takes rows, and finds 100 of them by each index."""
     from pymilvus import MilvusClient
 
-    client = MilvusClient(f"http://127.0.0.1:{services.milvus.port}", timeout=30)
-    client.create_collection("rows", num_dimensions, metric_type="IP")
+    num_dimensions = extractor.runtime.architecture.num_global_dimensions
+    client = MilvusClient(f"http://127.0.0.1:{services.milvus.port}", timeout=60)
     rows = np.random.default_rng(0).standard_normal((count, num_dimensions), np.float32)
+    found: dict[str, float] = {}
+    for index, build in (("FLAT", {}), ("HNSW", {"M": 32, "efConstruction": 200})):
+        client.create_collection(index, num_dimensions, metric_type="IP", auto_id=False)
+        client.release_collection(index)
+        client.drop_index(index, "vector")
+        started = time.perf_counter()
+        for start in range(0, count, ROWS):
+            ids = range(start, min(start + ROWS, count))
+            client.upsert(index, [{"id": n, "vector": rows[n]} for n in ids])
+        found["rows/s into Milvus"] = round(count / (time.perf_counter() - started))
+        client.flush(index, timeout=600)
+        wanted = client.prepare_index_params()
+        wanted.add_index("vector", index_type=index, metric_type="IP", params=build)
+        client.create_index(index, wanted, timeout=1800)
+        client.load_collection(index, timeout=600)
+        seconds = [timed_search(client, index, rows[n]) for n in range(2 * QUERIES)]
+        found[f"s/search of {count} rows, {index}"] = round(statistics.median(seconds[QUERIES:]), 4)
+        client.drop_collection(index)
+    return found
+
+
+def timed_search(client: Any, table: str, query: np.ndarray) -> float:
+    """Seconds of one search for 100 rows."""
     started = time.perf_counter()
-    for start in range(0, count, 500):
-        part = [{"id": n, "vector": rows[n]} for n in range(start, start + 500)]
-        client.upsert("rows", part)
-    return count / (time.perf_counter() - started)
+    client.search(
+        table,
+        [query],
+        limit=100,
+        search_params={"metric_type": "IP", "params": {"ef": 256}},
+        consistency_level="Bounded",
+    )
+    return time.perf_counter() - started
 
 
-def print_model(found: dict[str, float]) -> None:
+def print_model(found: dict[str, float], core_hour: float, gb_month: float) -> None:
     """What follows for many photos, if all grows in proportion."""
     per_core = found["photos/s, ray 2"] / 2
-    print(f"\nmodel, from {per_core:.2f} photos/s a core; not run at these sizes", file=sys.stderr)
     print(
-        "million  core hours  hours on 1000 cores  TB in S3  GB of descriptors  hours into Milvus"
+        f"\nmodel, from {per_core:.2f} photos/s a core, {core_hour} a core hour and {gb_month} a "
+        "GB and month; not run at these sizes",
+        file=sys.stderr,
+    )
+    print(
+        "million  core hours  hours on 1000 cores  cost  TB in S3  a month  GB of descriptors  "
+        "hours into Milvus"
     )
     for size in SIZES:
         images = size * 1e6
         core_hours = images / per_core / 3600
+        gigabytes = images * found["bytes/image in S3"] / 1e9
         print(
-            f"{size:7d}  {core_hours:10.0f}  {core_hours / 1000:19.1f}  "
-            f"{images * found['bytes/image in S3'] / 1e12:8.2f}  "
+            f"{size:7d}  {core_hours:10.0f}  {core_hours / 1000:19.2f}  "
+            f"{core_hours * core_hour:4.0f}  {gigabytes / 1e3:8.2f}  "
+            f"{gigabytes * gb_month:7.0f}  "
             f"{images * found['bytes/image of the global descriptor'] / 1e9:17.0f}  "
-            f"{images / found['rows/s into Milvus'] / 3600:17.1f}"
+            f"{images / found['rows/s into Milvus'] / 3600:17.2f}"
         )
 
 

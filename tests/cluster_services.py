@@ -3,19 +3,30 @@
 import gc
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import pytest
 
+from opendelg.errors import UnavailableError
+
+T = TypeVar("T")
 BUCKET = "delg"
-_NEEDED = ("boto3", "milvus", "moto", "pymilvus", "ray")
+# How often Milvus looks for work, ms: with its defaults a test waits for seconds.
+_EAGER = {
+    "timeTickInterval: 200": "timeTickInterval: 20",
+    "checkInterval: 1000": "checkSegmentInterval: 100\n  checkChannelInterval: 100",
+    "distPullInterval: 500": "distPullInterval: 50",
+}
+_NEEDED = ("boto3", "milvus", "milvus_lite", "moto", "pymilvus", "ray")
 _MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 needs_cluster = pytest.mark.skipif(
     bool(_MISSING), reason=f"needs {', '.join(_MISSING)}: make test-cluster installs and runs all"
@@ -40,6 +51,18 @@ def wait_for(port: int, seconds: float = 30.0) -> None:
             time.sleep(0.05)
 
 
+def eventually(function: Callable[[], T], seconds: float = 90) -> T:
+    """The result, once a service that was started again gives one."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return function()
+        except UnavailableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
+
+
 class Milvus:
     """A standalone server; what was written to it survives `kill`."""
 
@@ -53,6 +76,8 @@ class Milvus:
             server: Any = MilvusServer(debug=False)
             server.set_base_dir(str(folder))
             server.listen_port = self.port
+            for default, eager in _EAGER.items():
+                server.config.template_text = server.config.template_text.replace(default, eager)
             server.start()
             self._process = server.server_proc
             server.server_proc = None  # it would end the process with itself
@@ -70,7 +95,24 @@ class Milvus:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(self.port, 60)
+        self._wait()
+
+    def _wait(self, seconds: float = 120.0) -> None:
+        """Until it answers; its port is open long before."""
+        from grpc import RpcError
+        from pymilvus import MilvusClient, MilvusException
+
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                client = MilvusClient(f"http://127.0.0.1:{self.port}", timeout=5)
+                client.list_collections(timeout=5)
+                client.close()
+                return
+            except (MilvusException, RpcError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
 
     def kill(self) -> None:
         self._process.kill()
@@ -122,6 +164,10 @@ class Services:
 
         return boto3.client("s3", endpoint_url=self.store.endpoint, region_name="us-east-1")
 
+    def file_address(self, file: Path, name: str) -> str:
+        query = self.address(name).partition("?")[2]
+        return f"milvus://{quote(str(file))}/{name}?{query}"
+
     def address(self, name: str, **parameters: str) -> str:
         parameters = {"features": f"s3://{BUCKET}/{name}", "endpoint": self.store.endpoint} | (
             parameters
@@ -132,3 +178,57 @@ class Services:
     def stop(self) -> None:
         self.milvus.kill()
         self.store.stop()
+
+
+class RayNodes:
+    """A Ray cluster: a head that runs no tasks, and nodes of one CPU.
+
+    Nodes are processes of their own, as `ray start` makes them: started by this process, which has
+    threads of gRPC, one in some never comes up.
+    """
+
+    def __init__(self, count: int) -> None:
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        quiet = ["--include-dashboard=false", "--disable-usage-stats"]
+        self._head = self._start("--head", f"--port={port}", "--num-cpus=0", *quiet)
+        wait_for(port, 60)
+        self._workers = [self._start(f"--address={self.address}", "--num-cpus=1")]
+        self._wait(2)  # two that start at once may take the same ports
+        for number in range(1, count):
+            self._workers.append(self._start(f"--address={self.address}", "--num-cpus=1"))
+            self._wait(2 + number)
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+
+    def _wait(self, count: int, seconds: float = 120.0) -> None:
+        """Until so many nodes are alive, the head among them."""
+        script = (
+            "import ray, sys, time\n"
+            "ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+            "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]): time.sleep(0.1)"
+        )
+        subprocess.run(
+            [sys.executable, "-c", script, self.address, str(count)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+        )
+
+    def kill_one(self) -> None:
+        """A node and its tasks die at once."""
+        _kill_all(self._workers.pop())
+
+    def stop(self) -> None:
+        for process in [*self._workers, self._head]:
+            _kill_all(process)
+
+
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
+    """A process and those that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -139,3 +139,9 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 def address(services: Services) -> str:
     """Where nothing is yet."""
     return services.address(f"t{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def file_address(services: Services, tmp_path: Path) -> str:
+    """Where nothing is yet, in a file of Milvus Lite."""
+    return services.file_address(tmp_path / "catalogue.db", f"t{uuid.uuid4().hex}")

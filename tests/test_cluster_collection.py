@@ -18,13 +18,15 @@ from tests.collection_samples import (
 pytestmark = [needs_cluster, pytest.mark.cluster]
 
 ROOT = Path("/photos")
-NAMES = ["a.jpg", "b/Zürich_100%.jpg", 'b/quo"te\\.jpg', "b/x=41.jpg", "c d.jpg"]
+NAMES = ["a.jpg", "b/Zürich_100%.jpg", 'b/quo"ted\\.jpg', "b/x=41.jpg", "c d.jpg"]
 
 
-@pytest.fixture(params=["embedded", "cluster"])
+@pytest.fixture(params=["embedded", "cluster", "file"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "embedded":
         return str(tmp_path / "c")
+    if request.param == "file":
+        return str(request.getfixturevalue("file_address"))
     return str(request.getfixturevalue("address"))
 
 
@@ -120,7 +122,7 @@ def test_failures_take_the_place_of_images_and_go_with_the_next(collection):
 def test_files_are_known_by_folder(collection):
     collection.add_failure(ROOT / "b/bad.jpg", ROOT, FileStat(1, 2, None), "bad")
     known = collection.known(ROOT / "b")
-    assert sorted(map(str, known)) == ["Zürich_100%.jpg", "bad.jpg", 'quo"te\\.jpg', "x=41.jpg"]
+    assert sorted(map(str, known)) == ["Zürich_100%.jpg", "bad.jpg", 'quo"ted\\.jpg', "x=41.jpg"]
     assert known[Path("bad.jpg")].id is None
     assert known[Path("x=41.jpg")].sha256 == file_stat(3).sha256
 
@@ -165,9 +167,9 @@ def test_an_empty_collection_has_nothing_near(location):
         assert (len(made), made.ids().tolist(), made.verify()) == (0, [], [])
 
 
-def test_both_hold_the_same(tmp_path, address):
+def test_all_hold_the_same(tmp_path, address, file_address):
     digests = set()
-    for location in (tmp_path / "c", address):
+    for location in (tmp_path / "c", address, file_address):
         with Collection.create(location, RECIPE) as made, made.batch():
             for seed, name in enumerate(NAMES):
                 add_image(made, ROOT, seed, name)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +11,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from opendelg.collection import Collection
+from opendelg.errors import OpenDelgError
 from opendelg.weights import Weights
 from tests.cluster_services import Services, needs_cluster
+from tests.collection_samples import RECIPE
 from tests.conftest import draw_image
 
 pytestmark = [needs_cluster, pytest.mark.cluster]
@@ -52,17 +57,23 @@ def pages(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_searches_agree(
-    delg: Run, photos: Path, tmp_path: Path, address: str, tiny_weights: Weights, options: list[str]
+    delg: Run,
+    photos: Path,
+    tmp_path: Path,
+    address: str,
+    file_address: str,
+    tiny_weights: Weights,
+    options: list[str],
 ) -> None:
     answers = []
-    for name, location in (("a", str(tmp_path / "c")), ("b", address)):
+    for name, location in (("a", str(tmp_path / "c")), ("b", address), ("c", file_address)):
         made = delg("index", photos, "-c", location, "--model", tiny_weights.path, "--json")
         assert (made.code, made.json["added"], len(made.json["failures"])) == (3, 8, 1)
         page = tmp_path / name
         for query in (photos / "photo 4.png", "id:3"):
             answer = delg("search", location, query, *options, "--html", page, "--json")
             answers.append((found(answer), pages(page)))
-    assert answers[:2] == answers[2:]
+    assert answers[:2] == answers[2:4] == answers[4:]
     assert len(answers[0][1]) > 0
 
 
@@ -120,6 +131,35 @@ def test_photos_of_clients_need_a_folder(
     delg("index", photos, "-c", address, "--model", tiny_weights.path)
     refused = delg("serve", address, "--writable")
     assert (refused.code, "collection must be in a folder for this" in refused.err) == (1, True)
+
+
+def test_a_file_that_another_process_has_open_is_named(
+    delg: Run, photos: Path, file_address: str, tiny_weights: Weights
+) -> None:
+    index = ["index", photos, "-c", file_address, "--model", tiny_weights.path]
+    assert delg(*index).code == 3
+    other = subprocess.run(
+        [sys.executable, "-m", "opendelg", "info", file_address], capture_output=True, text=True
+    )
+    assert other.returncode == 1
+    assert other.stderr.startswith(
+        "delg: error: file must be one of Milvus Lite that no other process"
+    )
+    assert other.stderr.count("\n") == 1
+
+
+def test_what_is_not_there_is_not_made(delg: Run, tmp_path: Path, file_address: str) -> None:
+    asked = delg("info", file_address)
+    assert (asked.code, "must be one made by" in asked.err) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_cannot_write_to_a_file(photos: Path, file_address: str) -> None:
+    with (
+        Collection.create(file_address, RECIPE) as collection,
+        pytest.raises(OpenDelgError, match=r"on a Milvus server .* without --ray"),
+    ):
+        collection.reserve([(photos / "a.png", photos)], (16, 8))
 
 
 @pytest.mark.data

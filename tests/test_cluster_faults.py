@@ -19,7 +19,7 @@ from opendelg.indexing import index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.search import Searcher
 from opendelg.weights import Weights
-from tests.cluster_services import Milvus, Services, Store, needs_cluster
+from tests.cluster_services import Milvus, Services, Store, eventually, needs_cluster
 from tests.conftest import draw_image
 from tests.service_samples import serving_with
 
@@ -81,18 +81,6 @@ def run(
         plan = plan_indexing(collection, [photos])
         del plan.new[limit:]
         index_photos(collection, extractor, plan, progress=progress)
-
-
-def eventually(function: Callable[[], object], seconds: float = 90) -> object:
-    """The result, once a service that was started again gives one."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return function()
-        except UnavailableError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(1)
 
 
 def test_indexing_completes_after_a_service_was_killed(

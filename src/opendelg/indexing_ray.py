@@ -5,16 +5,20 @@ reads, extracts and writes some photos and answers with what became of them.  Do
 task thought dead, it writes the same.
 """
 
+import re
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from opendelg.collection import Collection, FileStat
+from opendelg.collection.cluster.patience import patiently
 from opendelg.collection.cluster.rows import Slot
 from opendelg.collection.cluster.writing import TaskWriter
 from opendelg.errors import ImageError, OpenDelgError, UnavailableError, WeightsError
@@ -38,6 +42,7 @@ TASK_IMAGES = 32  # photos of one task: what is done again if it dies
 _RESERVED_TASKS = 1000  # tasks whose photos get their ids together
 _WAITING_TASKS = 4  # for each that runs
 _MAX_RETRIES = 20  # of one task
+_ANSWER_SECONDS = 10.0  # for a connection to Ray
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def index_on_ray(
         collection: On a cluster, open for writing, made with the extractor's recipe.
         extractor: What the tasks make theirs like; the weights must be where they are here.
         plan: From `plan_indexing`; every node must find the photos under the same paths.
-        address: Of the Ray cluster, as `ray.init` takes it.
+        address: Of the Ray cluster, as `ray.init` takes it; a process that is connected to one
+            keeps that.
         threads: CPU threads of a task; with a GPU each task has one.
         update: As of `index_photos`.
         progress: Called with each file that is done.
@@ -79,7 +85,6 @@ def index_on_ray(
     Raises:
         OpenDelgError: If the cluster does not answer, or a task failed too often.
     """
-    ray = _connected(address)
     job = _Job(
         location=collection.location,
         precision=collection.precision,
@@ -89,24 +94,31 @@ def index_on_ray(
         device=extractor.runtime.device,
         threads=threads,
     )
-    failures = begin_indexing(collection, plan, update)
     counts: Counter[str] = Counter()
-    for photos, outcomes in _outcomes(ray, collection, job, _dimensions(extractor), plan, update):
-        with collection.batch():
-            for photo, (stat, reason, is_unchanged) in zip(photos, outcomes, strict=True):
-                counts[_note(collection, photo, stat, reason, is_unchanged)] += 1
+    with _connected(address) as ray:
+        failures = patiently(partial(begin_indexing, collection, plan, update))
+        dimensions = _dimensions(extractor)
+        for photos, outcomes in _outcomes(ray, collection, job, dimensions, plan, update):
+            ended = list(zip(photos, outcomes, strict=True))
+            counts.update(patiently(partial(_note, collection, ended)))
+            for photo, (_, reason, _) in ended:
                 if reason is not None:
                     failures.append((photo.path, reason))
                 if progress is not None:
                     progress(photo.path)
-    collection.update_index()
+    patiently(collection.update_index)
     return report_of(plan, counts, sorted(failures), update)
 
 
-def _note(
+def _note(collection: Collection, ended: list[tuple[Photo, Outcome]]) -> list[str]:
+    """Write what a task does not; returns what became of each photo."""
+    with collection.batch():
+        return [_note_one(collection, photo, *outcome) for photo, outcome in ended]
+
+
+def _note_one(
     collection: Collection, photo: Photo, stat: FileStat, reason: str | None, is_unchanged: bool
 ) -> str:
-    """Write what a task does not; returns what became of the photo."""
     if reason is not None:
         return store_result(collection, photo, stat, ImageError(reason))
     if is_unchanged:
@@ -134,7 +146,8 @@ def _outcomes(
     step = TASK_IMAGES * _RESERVED_TASKS
     for start in range(0, len(work), step):
         some = work[start : start + step]
-        slots = collection.reserve([(p.root / p.relative, p.root) for p in some], dimensions)
+        places = [(photo.root / photo.relative, photo.root) for photo in some]
+        slots = patiently(partial(collection.reserve, places, dimensions))
         for first in range(0, len(some), TASK_IMAGES):
             photos = some[first : first + TASK_IMAGES]
             running[task.remote(job, photos, slots[first : first + TASK_IMAGES])] = photos
@@ -207,18 +220,33 @@ def _dimensions(extractor: Extractor) -> tuple[int, int]:
     return len(features.global_descriptor), features.local.descriptors.shape[1]
 
 
-def _connected(address: str) -> Any:
-    """The ray module, connected to a cluster."""
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """The ray module, connected to a cluster until the end, unless the caller has been."""
     try:
         import ray
     except ImportError as error:
         raise OpenDelgError(
             "ray must be installed for --ray, got none; run pip install 'opendelg[cluster]'"
         ) from error
+    if ray.is_initialized():
+        yield ray
+        return
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        _require_listener(address)
+        ray.init(address=address, log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
         raise UnavailableError(
             f"Ray must answer, got {error} from {address!r}; start it and run the command again"
         ) from error
-    return ray
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raises OSError if nothing listens at an address; Ray would try for ten minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address)
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=_ANSWER_SECONDS).close()

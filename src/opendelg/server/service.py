@@ -18,7 +18,7 @@ import numpy as np
 
 from opendelg.answers import evidence_settings, query_side, response_as_dict, result_evidence
 from opendelg.collection import Collection, StoredImage
-from opendelg.errors import FormatError, OpenDelgError
+from opendelg.errors import FormatError, OpenDelgError, UnavailableError
 from opendelg.evidence import Evidence, Side, page_html
 from opendelg.extraction import Box, Extractor, PreparedImage, parse_box
 from opendelg.features import ImageFeatures
@@ -177,7 +177,7 @@ class Service:
         """An image of the collection; a Problem with status 404 if it is not there."""
         try:
             return self.collection.image(image_id)
-        except FormatError:
+        except (FormatError, UnavailableError):
             raise
         except OpenDelgError as error:
             raise Problem(404, str(error)) from error

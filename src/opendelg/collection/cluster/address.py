@@ -1,6 +1,9 @@
 """Addresses of collections on a cluster.
 
     milvus://HOST:PORT/NAME?features=s3://BUCKET/PREFIX
+    milvus:///FOLDERS/FILE.db/NAME?features=s3://BUCKET/PREFIX
+
+The second is a file of Milvus Lite, which runs in the one process that has it open.
 
 Further parameters: ``endpoint=URL`` of an S3-compatible store that is not Amazon's; ``index=`` how
 Milvus finds the nearest (``FLAT``: exactly; ``HNSW`` or ``DISKANN``: nearly), which counts when the
@@ -12,7 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from opendelg.errors import OpenDelgError
 
@@ -29,14 +32,18 @@ class Address:
     """Where the two halves of a collection are."""
 
     location: str  # as a user names it
-    host: str
-    port: int
+    server: str  # HOST:PORT, or the path of a file of Milvus Lite
     name: str  # of the Milvus collection, and the beginning of its companion's
     bucket: str
     prefix: str  # of the objects' keys, without a slash at the end
     endpoint: str | None  # of the S3 store; None: what the environment says
     index: str
     consistency: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether Milvus Lite keeps the catalogue in a file: there is no server."""
+        return self.server.startswith("/")
 
     @property
     def features(self) -> str:
@@ -55,31 +62,27 @@ def parse_address(location: str) -> Address:
     Raises:
         OpenDelgError: If it is none, with what is wrong with it.
     """
-    # A path made of an address has lost one of two slashes.
-    parts = urlsplit(re.sub(r"^milvus:/+", "milvus://", location))
-    values = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # A path made of an address has lost slashes, so their number says nothing.
+    beginning, _, query = re.sub(r"^milvus:/+", "", location).partition("?")
+    place, _, name = beginning.rstrip("/").rpartition("/")
+    values = dict(parse_qsl(query, keep_blank_values=True))
     unknown = values.keys() - {"features", "endpoint", *_CHOICES}
     if unknown:
         raise _wrong(location, f"unknown parameters {sorted(unknown)}")
-    for name, choices in _CHOICES.items():
-        if values.setdefault(name, choices[0]) not in choices:
-            raise _wrong(location, f"{name}={values[name]}, which is none of {choices}")
-    try:
-        port = parts.port or _PORT
-    except ValueError as error:
-        raise _wrong(location, f"a port that is no number ({error})") from error
-    if not parts.hostname or parts.username is not None:
-        raise _wrong(location, "no host, or a user; give $MILVUS_TOKEN instead")
-    name = parts.path.strip("/")
+    for key, choices in _CHOICES.items():
+        if values.setdefault(key, choices[0]) not in choices:
+            raise _wrong(location, f"{key}={values[key]}, which is none of {choices}")
     if not re.fullmatch(r"[A-Za-z_]\w{0,199}", name, re.ASCII):
         raise _wrong(location, f"NAME {name!r}, which must be letters, digits and '_'")
     features = re.fullmatch(r"s3:/+([^/]+)/(.*[^/])/*", values.get("features", ""))
     if features is None:
         raise _wrong(location, f"features={values.get('features', '')!r}")
+    server = _server(location, place)
+    if server.startswith("/") and values["index"] == "DISKANN":
+        raise _wrong(location, "index=DISKANN, which Milvus Lite has not")
     return Address(
         location=location,
-        host=parts.hostname,
-        port=port,
+        server=server,
         name=name,
         bucket=features[1],
         prefix=features[2],
@@ -87,6 +90,20 @@ def parse_address(location: str) -> Address:
         index=values["index"],
         consistency=values["consistency"],
     )
+
+
+def _server(location: str, place: str) -> str:
+    """HOST:PORT, or the path of a file, which has folders and ends so."""
+    if place.endswith(".db") and ("/" in place or location.startswith("milvus:///")):
+        return f"/{unquote(place)}"
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port or _PORT
+    except ValueError as error:
+        raise _wrong(location, f"a host or port that is none ({error})") from error
+    if not host or parts.username is not None or parts.path:
+        raise _wrong(location, "no host, or a user; give $MILVUS_TOKEN instead")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _wrong(location: str, what: str) -> OpenDelgError:

@@ -293,6 +293,8 @@ class ClusterCatalogue:
     def put_root(self, root: RootRow) -> None:
         """Adds a root, or replaces the one of the same id."""
         changes = self._changed()
+        if root.id not in changes.heads.roots:
+            self._complete.append(place_of(root.id, b""))  # nothing is below it yet
         changes.heads = replace(changes.heads, roots={**changes.heads.roots, root.id: root})
 
     def sample_paths(self, root_id: int) -> list[bytes]:
@@ -301,6 +303,11 @@ class ClusterCatalogue:
 
     def reserve(self, files: list[tuple[int, bytes]]) -> list[Slot]:
         """Where tasks may write the images of files: with the ids they have, or new ones."""
+        if self._address.is_file:
+            raise OpenDelgError(
+                "collection must be on a Milvus server for tasks to write to it, got the file "
+                f"{self._address.server!r}; index without --ray"
+            )
         slots = []
         for root_id, path in files:
             known = self.find_image(root_id, path)

@@ -51,6 +51,8 @@ class Tables:
 
     def exist(self) -> bool:
         """Whether there is a collection of this name."""
+        if self._address.is_file and not os.path.lexists(self._address.server):
+            return False  # asking would make it
         with self._asked() as client:
             return bool(client.has_collection(self._notes, timeout=TIMEOUT))
 
@@ -103,7 +105,8 @@ class Tables:
             indexes = client.prepare_index_params()
             indexes.add_index(vector, index_type=index, metric_type="IP", params=_BUILD[index])
             if "id" in numbers:
-                indexes.add_index("id", index_type="STL_SORT")
+                kind = "INVERTED" if self._address.is_file else "STL_SORT"  # what each knows
+                indexes.add_index("id", index_type=kind)
             client.create_collection(
                 name, schema=schema, index_params=indexes, consistency_level="Strong"
             )
@@ -259,23 +262,53 @@ class Tables:
     def _asked(self) -> Iterator[Any]:
         """A client; its faults become errors that a user can act on."""
         module = _pymilvus()
-        where = f"{self._address.host}:{self._address.port}"
+        import grpc  # what pymilvus speaks, and at times raises
+
         try:
-            yield self._client(module, where)
-        except module.MilvusException as error:
+            yield self._client(module)
+        except (module.MilvusException, grpc.RpcError) as error:
             with self._lock:
                 self._made = None  # the next request connects anew
-            raise UnavailableError(
-                f"Milvus must answer, got {error.message} from {where}; "
-                "start it and run the command again"
-            ) from error
+            reason = error.details() if isinstance(error, grpc.RpcError) else error.message
+            raise self._unavailable(reason) from error
 
-    def _client(self, module: Any, where: str) -> Any:
+    def _unavailable(self, reason: str) -> UnavailableError:
+        server = self._address.server
+        if self._address.is_file:
+            return UnavailableError(
+                f"file must be one of Milvus Lite that no other process has open, got {reason!r} "
+                f"from {server!r}; end the other process, it may be `delg serve`"
+            )
+        return UnavailableError(
+            f"Milvus must answer, got {reason} from {server}; start it and run the command again"
+        )
+
+    def _client(self, module: Any) -> Any:
         with self._lock:
             if self._made is None:
-                token = os.environ.get("MILVUS_TOKEN", "")
-                self._made = module.MilvusClient(f"http://{where}", token=token, timeout=TIMEOUT)
+                self._made = (
+                    self._file(module) if self._address.is_file else self._connected(module)
+                )
             return self._made
+
+    def _connected(self, module: Any) -> Any:
+        token = os.environ.get("MILVUS_TOKEN", "")
+        return module.MilvusClient(f"http://{self._address.server}", token=token, timeout=TIMEOUT)
+
+    def _file(self, module: Any) -> Any:
+        """Milvus Lite; other than a server it has no table loaded when it starts."""
+        folder = os.path.dirname(self._address.server)
+        if not os.path.isdir(folder):
+            raise OpenDelgError(
+                f"folder of a file of Milvus Lite must exist, got {folder!r}; make it"
+            )
+        # It logs each time that it is asked for what only a server knows, traceback included.
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+        client = module.MilvusClient(self._address.server, timeout=TIMEOUT)
+        for table in (self._images, self._notes):
+            if client.has_collection(table, timeout=TIMEOUT):
+                client.load_collection(table, timeout=TIMEOUT)
+        return client
 
 
 def _pymilvus() -> Any:
@@ -286,6 +319,7 @@ def _pymilvus() -> Any:
             "pymilvus must be installed for a collection on a cluster, got none; "
             "run pip install 'opendelg[cluster]'"
         ) from error
-    # It logs what it raises as well, traceback included.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    # They log what they raise as well, traceback included.
+    for name in ("pymilvus", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus

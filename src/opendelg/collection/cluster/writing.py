@@ -1,22 +1,16 @@
 """Images written by tasks on other machines, on behalf of whoever holds the lease."""
 
-import logging
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from opendelg.collection.catalogue import ImageRow
 from opendelg.collection.cluster.opening import Cluster
+from opendelg.collection.cluster.patience import patiently
 from opendelg.collection.cluster.rows import NewImage, Slot, write_images
 from opendelg.collection.packing import Precision, pack_local
 from opendelg.collection.records import FileStat
-from opendelg.errors import UnavailableError
 from opendelg.features import ImageFeatures
-
-_log = logging.getLogger(__name__)
-
-PATIENCE_SECONDS = 300.0  # for a service that is down, before the task fails and is tried elsewhere
 
 
 class TaskWriter:
@@ -32,18 +26,7 @@ class TaskWriter:
             NewImage(*slot, self._row(stat, features))  # id, root, path
             for slot, stat, features in images
         ]
-        end = time.monotonic() + PATIENCE_SECONDS
-        pause = 1.0  # s
-        while True:
-            try:
-                write_images(self._tables, self._packs, rows)
-                return
-            except UnavailableError as error:
-                if time.monotonic() + pause > end:
-                    raise
-                _log.warning("%s; trying again in %.0f s", error, pause)
-            time.sleep(pause)
-            pause = min(2 * pause, 30.0)
+        patiently(lambda: write_images(self._tables, self._packs, rows))
 
     def _row(self, stat: FileStat, features: ImageFeatures) -> ImageRow:
         return ImageRow(
