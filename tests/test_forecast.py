@@ -58,6 +58,11 @@ def test_nothing_is_left_behind(
     assert len(list(photos.iterdir())) == 40
 
 
+def test_a_cluster_is_not_planned_as_a_folder(delg: Run) -> None:
+    refused = delg("plan", "--n", 5, "-c", "milvus://host/photos?features=s3://bucket/photos")
+    assert (refused.code, "must be in a folder to be planned" in refused.err) == (1, True)
+
+
 def test_a_number_alone_is_measured_on_rendered_photos(
     delg: Run, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,9 +66,16 @@ def plan(
     delg plan ~/Photos --n 1000000 --profile fast
     delg plan --n 1000000 --collection /disks/large/photos.delg --json
     """
+    from opendelg.collection.cluster.address import is_cluster
+    from opendelg.errors import OpenDelgError
     from opendelg.forecast import advice, forecast
     from opendelg.memory import installed_memory
 
+    if is_cluster(collection):
+        raise OpenDelgError(
+            f"collection must be in a folder to be planned, got {str(collection)!r}; leave it out "
+            "to plan the extraction, docs/cluster.md tells the sizes of a cluster"
+        )
     if not photos and n is None:
         raise typer.BadParameter("photos or --n must be given, got neither", param_hint="PHOTOS")
     kept = FeatureOptions(features, keypoints, bytes_per_image)
