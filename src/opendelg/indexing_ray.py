@@ -5,15 +5,16 @@ reads, extracts and writes some photos and answers with what became of them.  Do
 task thought dead, it writes the same.
 """
 
+import logging
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +38,8 @@ from opendelg.indexing import (
     store_result,
 )
 from opendelg.recipes import make_extractor
+
+_log = logging.getLogger(__name__)
 
 TASK_IMAGES = 32  # photos of one task: what is done again if it dies
 _RESERVED_TASKS = 1000  # tasks whose photos get their ids together
@@ -66,6 +69,7 @@ def index_on_ray(
     extractor: Extractor,
     plan: Plan,
     address: str,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
     update: bool = False,
     progress: Callable[[Path], None] | None = None,
@@ -78,24 +82,25 @@ def index_on_ray(
         plan: From `plan_indexing`; every node must find the photos under the same paths.
         address: Of the Ray cluster, as `ray.init` takes it; a process that is connected to one
             keeps that.
-        threads: CPU threads of a task; with a GPU each task has one.
+        device: Of tasks; auto: a GPU for each if the cluster has any, whatever this machine has.
+        threads: CPU threads of a task.
         update: As of `index_photos`.
         progress: Called with each file that is done.
 
     Raises:
         OpenDelgError: If the cluster does not answer, or a task failed too often.
     """
-    job = _Job(
-        location=collection.location,
-        precision=collection.precision,
-        model=collection.recipe.weights_name,
-        sha256=extractor.weights.sha256,
-        config=extractor.config,
-        device=extractor.runtime.device,
-        threads=threads,
-    )
     counts: Counter[str] = Counter()
     with _connected(address) as ray:
+        job = _Job(
+            location=collection.location,
+            precision=collection.precision,
+            model=collection.recipe.weights_name,
+            sha256=extractor.weights.sha256,
+            config=extractor.config,
+            device=_device_of_tasks(ray.nodes()) if device == "auto" else device,
+            threads=threads,
+        )
         failures = patiently(partial(begin_indexing, collection, plan, update))
         dimensions = _dimensions(extractor)
         for photos, outcomes in _outcomes(ray, collection, job, dimensions, plan, update):
@@ -128,6 +133,24 @@ def _note_one(
     return "added" if photo.image_id is None else "updated"
 
 
+def _device_of_tasks(nodes: Iterable[Mapping[str, Any]]) -> Literal["cpu", "cuda"]:
+    """A GPU for each task, if any of Ray's nodes has one."""
+    has_gpu = any(node["Alive"] and node["Resources"].get("GPU", 0) >= 1 for node in nodes)
+    return "cuda" if has_gpu else "cpu"
+
+
+def _num_at_once(nodes: Iterable[Mapping[str, Any]], job: _Job) -> int:
+    """How many tasks Ray's nodes can run at a time."""
+    total = 0
+    for node in nodes:
+        if node["Alive"]:
+            num_tasks = node["Resources"].get("CPU", 0) // job.threads
+            if job.device == "cuda":
+                num_tasks = min(num_tasks, node["Resources"].get("GPU", 0))
+            total += int(num_tasks)
+    return total
+
+
 def _outcomes(
     ray: Any,
     collection: Collection,
@@ -137,10 +160,14 @@ def _outcomes(
     update: bool,
 ) -> Iterator[tuple[list[Photo], list[Outcome]]]:
     """What became of the photos of each task, as tasks end."""
-    resources = {"num_cpus": job.threads} | ({"num_gpus": 1} if job.device == "cuda" else {})
-    task = ray.remote(max_retries=_MAX_RETRIES, retry_exceptions=[UnavailableError], **resources)(
-        _index_some
-    )
+    if _num_at_once(ray.nodes(), job) == 0:
+        _log.warning("no node of the Ray cluster can run a task now; waiting for one that can")
+    task = ray.remote(
+        num_cpus=job.threads,
+        num_gpus=1 if job.device == "cuda" else 0,
+        max_retries=_MAX_RETRIES,
+        retry_exceptions=[UnavailableError],
+    )(_index_some)
     running: dict[Any, list[Photo]] = {}
     work = plan.work(update)
     step = TASK_IMAGES * _RESERVED_TASKS
@@ -151,8 +178,7 @@ def _outcomes(
         for first in range(0, len(some), TASK_IMAGES):
             photos = some[first : first + TASK_IMAGES]
             running[task.remote(job, photos, slots[first : first + TASK_IMAGES])] = photos
-            slots_of_cluster = ray.cluster_resources().get("CPU", 1) / job.threads
-            while len(running) > _WAITING_TASKS * max(1, slots_of_cluster):
+            while len(running) > _WAITING_TASKS * max(1, _num_at_once(ray.nodes(), job)):
                 yield _ended(ray, running)
     while running:
         yield _ended(ray, running)
@@ -182,7 +208,7 @@ def _index_some(job: _Job, photos: list[Photo], slots: list[Slot]) -> list[Outco
     load = photo_loader(extractor, stats)
     outcomes: list[Outcome] = []
     images = []
-    stream = extract_stream(photos, extractor, load, decode_threads=2)
+    stream = extract_stream(photos, extractor, load, max(2, job.threads), extractor.batch_size)
     for slot, (photo, result) in zip(slots, stream, strict=True):
         stat = stats.pop(photo)
         if isinstance(result, ImageFeatures):

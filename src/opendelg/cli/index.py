@@ -10,6 +10,7 @@ import typer
 from opendelg.cli.opening import (
     BytesOption,
     ConfigOption,
+    Device,
     DeviceOption,
     FeatureOptions,
     FeaturesOption,
@@ -27,8 +28,6 @@ from opendelg.cli.progress import progress
 
 if TYPE_CHECKING:
     from opendelg.indexing import IndexReport
-
-GPU_BATCH = 16  # images of equal size that a GPU takes at a time
 
 
 def index(
@@ -83,8 +82,9 @@ def index(
             "a collection is searched by global descriptors first"
         )
     kept = FeatureOptions(features, keypoints, bytes_per_image)
+    here: Device = "auto" if ray is not None else device  # tasks have devices of their own
     opened, extractor = open_with_extractor(
-        collection, model, profile, device, threads, settings, kept
+        collection, model, profile, here, threads, settings, kept
     )
     with opened:
         plan = plan_indexing(opened, photos)
@@ -93,7 +93,7 @@ def index(
                 from opendelg.indexing_ray import index_on_ray
 
                 report = index_on_ray(
-                    opened, extractor, plan, ray, threads or 1, update, progress=advance
+                    opened, extractor, plan, ray, device, threads or 1, update, advance
                 )
             else:
                 report = index_photos(
@@ -101,7 +101,7 @@ def index(
                     extractor,
                     plan,
                     update,
-                    batch_size=GPU_BATCH if extractor.runtime.device == "cuda" else 1,
+                    batch_size=extractor.batch_size,
                     progress=advance,
                 )
         num_images = len(opened)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opendelg.cli.index import GPU_BATCH
 from opendelg.cli.opening import (
     BytesOption,
     ConfigOption,
@@ -84,8 +83,7 @@ def plan(
     with ExitStack() as stack:
         if not photos:
             photos = [_rendered(Path(stack.enter_context(TemporaryDirectory())), sample)]
-        batch_size = GPU_BATCH if extractor.runtime.device == "cuda" else 1
-        found = forecast(photos, extractor, n, sample, batch_size)
+        found = forecast(photos, extractor, n, sample, extractor.batch_size)
     memory, free = installed_memory(), _free_disk(collection)
     told = advice(found, free, memory)
     if json:

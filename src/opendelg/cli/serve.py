@@ -14,7 +14,6 @@ from opendelg.cli.opening import (
     shown,
 )
 
-GPU_BATCH = 16  # photos of equal size that a GPU takes at a time; on CPUs more than 1 gains nothing
 MEGA = 1_000_000
 
 
@@ -86,8 +85,7 @@ def serve(
             _ = opened.folder  # that photos are kept in
     opened = Collection.open(collection, read_only=True)
     extractor = extractor_for(opened, device, threads, model)
-    if extractor.runtime.device == "cuda":
-        settings = dataclasses.replace(settings, batch_size=GPU_BATCH)
+    settings = dataclasses.replace(settings, batch_size=extractor.batch_size)
     name, num_images = shown(collection), len(opened)
 
     def tell(url: str) -> None:

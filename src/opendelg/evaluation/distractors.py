@@ -26,7 +26,6 @@ from opendelg.extraction import Extractor
 
 NUM_R1M = 1_001_001  # images of the published set
 BLOCK_ROWS = 16_384  # descriptors that are compared with the queries at a time
-GPU_BATCH = 16  # images of equal size that a GPU takes at a time
 _LOCAL_BATCH = 256  # images from tars that are in memory as files at a time
 _MAX_NAMED = 5  # unreadable images that a note names
 
@@ -61,7 +60,7 @@ class Distractors:
         """
         names, root = self.names(positions), self.source.root
         kept = KeptLocal(
-            self.collection, self.extractor, root, batch_size=batch_size_for(self.extractor)
+            self.collection, self.extractor, root, batch_size=self.extractor.batch_size
         )
         known = [(Path(root, name), _gone(name)) for name in names]
         missing = {
@@ -136,7 +135,7 @@ def extract_distractors(
             shards,
             extractor,
             images,
-            batch_size=batch_size_for(extractor),
+            batch_size=extractor.batch_size,
             progress=advance,
             shard_images=shard_images,
         )
@@ -149,11 +148,6 @@ def _shard_folder(collection: Collection, source: DistractorSource) -> Path:
     """A folder for each place: images of two places may have the same names."""
     key = hashlib.sha256(os.fsencode(source.root)).hexdigest()[:12]
     return collection.folder / "shards" / "distractors" / key
-
-
-def batch_size_for(extractor: Extractor) -> int:
-    """Images that the network takes at a time: more than one pays on GPUs."""
-    return GPU_BATCH if extractor.runtime.device == "cuda" else 1
 
 
 def _gone(name: str) -> Callable[[], bytes]:

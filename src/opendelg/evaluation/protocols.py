@@ -22,7 +22,7 @@ from opendelg.datasets.revisited import (
 )
 from opendelg.evaluation.cropped import extract_queries, reduced_from
 from opendelg.evaluation.distractor_sources import DistractorSource, find_distractors
-from opendelg.evaluation.distractors import batch_size_for, extract_distractors
+from opendelg.evaluation.distractors import extract_distractors
 from opendelg.evaluation.groups import (
     about_groups,
     evaluate_groups,
@@ -284,7 +284,7 @@ def _index(plan: Plan, collection: Collection, extractor: Extractor, progress: P
 def _landmark_search(
     benchmark: LandmarkBenchmark, collection: Collection, extractor: Extractor, progress: Progress
 ) -> LandmarkSearch:
-    workload = Workload(batch_size=batch_size_for(extractor))
+    workload = Workload(batch_size=extractor.batch_size)
     return LandmarkSearch(benchmark, collection, extractor, progress, workload)
 
 
