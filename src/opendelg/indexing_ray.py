@@ -5,6 +5,7 @@ reads, extracts and writes some photos and answers with what became of them.  Do
 task thought dead, it writes the same.
 """
 
+import logging
 import re
 import socket
 from collections import Counter
@@ -38,11 +39,14 @@ from opendelg.indexing import (
 )
 from opendelg.recipes import make_extractor
 
+_log = logging.getLogger(__name__)
+
 TASK_IMAGES = 32  # photos of one task: what is done again if it dies
 _RESERVED_TASKS = 1000  # tasks whose photos get their ids together
 _WAITING_TASKS = 4  # for each that runs
 _MAX_RETRIES = 20  # of one task
 _ANSWER_SECONDS = 10.0  # for a connection to Ray
+_QUIET_SECONDS = 30.0  # without a task that ends, after which nodes are looked at
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,13 @@ def _outcomes(
     update: bool,
 ) -> Iterator[tuple[list[Photo], list[Outcome]]]:
     """What became of the photos of each task, as tasks end."""
-    resources = {"num_cpus": job.threads} | ({"num_gpus": 1} if job.device == "cuda" else {})
-    task = ray.remote(max_retries=_MAX_RETRIES, retry_exceptions=[UnavailableError], **resources)(
-        _index_some
-    )
+    needs = {"CPU": job.threads, "GPU": int(job.device == "cuda")}
+    task = ray.remote(
+        max_retries=_MAX_RETRIES,
+        retry_exceptions=[UnavailableError],
+        num_cpus=needs["CPU"],
+        num_gpus=needs["GPU"],
+    )(_index_some)
     running: dict[Any, list[Photo]] = {}
     work = plan.work(update)
     step = TASK_IMAGES * _RESERVED_TASKS
@@ -153,14 +160,24 @@ def _outcomes(
             running[task.remote(job, photos, slots[first : first + TASK_IMAGES])] = photos
             slots_of_cluster = ray.cluster_resources().get("CPU", 1) / job.threads
             while len(running) > _WAITING_TASKS * max(1, slots_of_cluster):
-                yield _ended(ray, running)
+                yield _ended(ray, running, needs)
     while running:
-        yield _ended(ray, running)
+        yield _ended(ray, running, needs)
 
 
-def _ended(ray: Any, running: dict[Any, list[Photo]]) -> tuple[list[Photo], list[Outcome]]:
-    """The next task that ends."""
-    (ended,), _ = ray.wait(list(running), num_returns=1)
+def _ended(
+    ray: Any, running: dict[Any, list[Photo]], needs: dict[str, int]
+) -> tuple[list[Photo], list[Outcome]]:
+    """The next task that ends; warns while there is no node that could run one."""
+    while not (found := ray.wait(list(running), num_returns=1, timeout=_QUIET_SECONDS)[0]):
+        if not any(_has(node, needs) for node in ray.nodes()):
+            wanted = " and ".join(f"{count} {kind}" for kind, count in needs.items() if count)
+            _log.warning(
+                "Ray must have a node of %s for a task, got none; waiting until one joins "
+                "(--threads and --device say what a task takes)",
+                wanted,
+            )
+    ended = found[0]
     photos = running.pop(ended)
     try:
         return photos, ray.get(ended)
@@ -173,6 +190,11 @@ def _ended(ray: Any, running: dict[Any, list[Photo]]) -> tuple[list[Photo], list
             f"task must end within {_MAX_RETRIES} retries, got {error} for "
             f"{str(photos[0].path)!r} and those after it; run the command again, it continues"
         ) from error
+
+
+def _has(node: dict[str, Any], needs: dict[str, int]) -> bool:
+    """Whether a node is alive and large enough for a task."""
+    return node["Alive"] and all(node["Resources"].get(kind, 0) >= n for kind, n in needs.items())
 
 
 def _index_some(job: _Job, photos: list[Photo], slots: list[Slot]) -> list[Outcome]:
