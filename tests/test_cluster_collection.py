@@ -5,7 +5,7 @@ import pytest
 
 from opendelg.collection import Collection, FileStat, StoredImage, WriterBusyError
 from opendelg.errors import FormatError, OpenDelgError
-from tests.cluster_services import needs_cluster
+from tests.cluster_services import Services, needs_cluster
 from tests.collection_samples import (
     RECIPE,
     add_image,
@@ -159,6 +159,30 @@ def test_a_second_writer_is_refused_and_a_second_collection_too(location, collec
     with pytest.raises(FormatError, match="not hold a collection yet"):
         Collection.create(location, RECIPE)
     Collection.open(location).close()
+
+
+def test_features_of_a_collection_on_another_milvus_are_left_alone(
+    services: Services, tmp_path: Path
+) -> None:
+    """Of the same name and prefix: it would take them for its own, and its repair remove them."""
+    here, there = (services.file_address(tmp_path / name, "photos") for name in ("a.db", "b.db"))
+    with Collection.create(here, RECIPE) as made:
+        add_image(made, ROOT, 1, "a.jpg")
+    with pytest.raises(FormatError, match="features must go where none are yet"):
+        Collection.create(there, RECIPE)
+    with Collection.open(here) as opened:
+        assert (len(opened), opened.verify()) == (1, [])
+
+
+def test_an_image_is_added_anew_in_the_batch_that_removes_it(collection):
+    with collection.batch():
+        assert collection.remove([ROOT / NAMES[0]]) == 1
+        add_image(collection, ROOT, 7, NAMES[0])
+    assert collection.find(ROOT / NAMES[0]) == 6
+    with collection.batch():
+        add_image(collection, ROOT, 8, NAMES[0])
+        collection.remove([6])
+    assert collection.find(ROOT / NAMES[0]) is None
 
 
 def test_an_empty_collection_has_nothing_near(location):

@@ -1,12 +1,13 @@
-"""Which of Ray's nodes run tasks, told from what Ray says of them; no Ray is needed."""
+"""Nodes and tasks of a made-up Ray; `test_cluster_ray` has a real one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from opendelg.extraction import profile
-from opendelg.indexing_ray import _device_of_tasks, _Job, _num_at_once
+from opendelg.indexing_ray import _device_of_tasks, _ended, _Job, _num_at_once
 
 JOB = _Job("milvus://host/a", "int8", "starter", "0" * 64, profile("fast"), "cpu", 4)
 
@@ -45,3 +46,33 @@ def test_as_many_tasks_at_once_as_nodes_have_room_for(device: Any, count: int) -
         node(),
     ]
     assert _num_at_once(nodes, replace(JOB, device=device)) == count
+
+
+def ray_of(nodes: list[dict[str, Any]]) -> SimpleNamespace:
+    """Ray with these nodes, whose task ends at the second look."""
+    answers = iter([([], ["task"]), (["task"], [])])
+    return SimpleNamespace(
+        wait=lambda *_, **__: next(answers),
+        nodes=lambda: nodes,
+        get=lambda task: [f"outcome of {task}"],
+        exceptions=SimpleNamespace(RayTaskError=RuntimeError, RayError=RuntimeError),
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "is_told"),
+    [
+        ([node(CPU=0), node(CPU=2)], "cpu", True),
+        ([node(alive=False, CPU=8)], "cpu", True),
+        ([node(CPU=8)], "cuda", True),
+        ([node(CPU=4)], "cpu", False),
+    ],
+    ids=["too small", "dead", "no GPU", "busy"],
+)
+def test_tasks_that_no_node_can_run_are_told(
+    nodes: list[dict[str, Any]], device: Any, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    running: dict[Any, Any] = {"task": []}
+    ended = _ended(ray_of(nodes), running, replace(JOB, device=device))
+    assert ended == ([], ["outcome of task"])
+    assert (running, "Ray must have a node" in caplog.text) == ({}, is_told)

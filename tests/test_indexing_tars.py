@@ -286,6 +286,19 @@ def test_photos_before_the_damage_are_indexed_and_those_behind_it_stay(
     assert (report.num_unchanged, report.num_removed, len(collection)) == (2, 0, 4)
 
 
+def test_photos_behind_a_hole_in_a_tar_stay(
+    index: Index, collection: Collection, tar: Path
+) -> None:
+    index(tar)
+    data = bytearray(tar.read_bytes())
+    place = data.index(b"1.png")
+    data[place : place + 512] = bytes(512)
+    tar.write_bytes(data)
+    report = index(tar, update=True)
+    assert [path for path, _ in report.failures] == [tar]
+    assert (report.num_removed, len(collection)) == (0, 4)
+
+
 def test_a_damaged_tar_does_not_stop_the_others(
     index: Index, tar: Path, files: dict[str, bytes]
 ) -> None:

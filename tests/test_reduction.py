@@ -11,6 +11,7 @@ from opendelg.recipes import make_extractor
 from opendelg.reduction import MAX_PHOTOS, chosen, learn_axes, principal_axes, write_reduced
 from opendelg.weights import Weights, read_weights
 from tests.collection_samples import unit_rows
+from tests.tar_samples import pack
 
 Run = Callable[..., SimpleNamespace]
 
@@ -91,6 +92,23 @@ def test_the_command_makes_a_model_that_indexes(
     assert 0.5 < made.json["kept"] <= 1
     assert delg("index", photos, "-c", tmp_path / "c", "--model", out).code == 0
     assert delg("info", tmp_path / "c", "--json").json["global_dimensions"] == 5
+
+
+def test_the_command_learns_on_a_tar(
+    delg: Run,
+    tiny_weights: Weights,
+    drawn_files: list[Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, out = drawn_files[0].parent, tmp_path / "reduced.safetensors"
+    tar = pack(tmp_path / "photos.tar", folder)
+    command = ("weights", "reduce", tiny_weights.path, "--dimensions", 2, "--out", out, "--json")
+    assert delg(*command, tar).json["kept"] == delg(*command, folder).json["kept"]
+    broken = tmp_path / "broken.png"
+    broken.write_text("no photo")
+    assert delg(*command, folder, broken).code == 0
+    assert f"left out: {str(broken)!r}: image must be a JPEG" in caplog.text
 
 
 def test_more_dimensions_than_there_are_is_an_error(

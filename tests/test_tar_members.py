@@ -150,6 +150,11 @@ def test_names_that_no_folder_can_hold_are_refused(
     assert contents(tar) == {"b.jpg": b"two"}
 
 
+def test_a_long_name_of_dots_does_not_end_the_walk(tar: Path) -> None:
+    write_raw(tar, [pax_member({"path": "./" * 200 + "."}, "x"), raw_member("b.jpg", b"two")])
+    assert (contents(tar), listed(tar).fault) == ({"b.jpg": b"two"}, "")
+
+
 @pytest.mark.parametrize("name", ["", ".", "/", "./."])
 def test_a_file_without_a_name_is_left_out(tar: Path, name: str) -> None:
     write_raw(tar, [raw_member(name, b"one"), raw_member("b.jpg", b"two")])
@@ -168,6 +173,21 @@ def test_a_tar_that_is_cut_off_gives_what_precedes(tar: Path) -> None:
 def test_a_tar_without_its_end_is_cut_off(tar: Path) -> None:
     write_raw(tar, [raw_member("a.jpg", b"one")], b"")
     assert (contents(tar), listed(tar).fault) == ({"a.jpg": b"one"}, "cut off at byte 1024")
+
+
+@pytest.mark.parametrize("zeros", [512, 5120])
+def test_what_follows_the_end_of_a_tar_is_not_passed_over(tar: Path, zeros: int) -> None:
+    """A download with a hole, or `cat a.tar b.tar`."""
+    first, second = raw_member("a.jpg", b"one"), raw_member("b.jpg", b"two")
+    write_raw(tar, [first, bytes(zeros), second])
+    assert contents(tar) == {"a.jpg": b"one"}
+    assert listed(tar).fault == f"more after its end at byte {len(first) + zeros}"
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 10240, 3 * 2**20])
+def test_zeros_at_the_end_of_a_tar_are_its_end(tar: Path, zeros: int) -> None:
+    tar.write_bytes(raw_member("a.jpg", b"one") + bytes(zeros))
+    assert listed(tar).fault == ""
 
 
 @pytest.mark.parametrize("place", [0, 100, 124, 148, 160, 300])

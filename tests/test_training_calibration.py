@@ -17,6 +17,7 @@ from opendelg.training.calibration import LabelledPairs, calibrate, joined, log_
 from opendelg.training.config import CalibrationConfig
 from opendelg.weights import Weights, read_weights
 from tests.conftest import draw_image
+from tests.tar_samples import pack
 
 Run = Callable[..., SimpleNamespace]
 
@@ -120,3 +121,28 @@ def test_the_command_needs_two_places(
     done = delg("weights", "calibrate", tiny_weights.path, photos / "place 0", "--out", out)
     assert (done.code, out.exists()) == (1, False)
     assert "right and wrong pairs" in done.err
+
+
+def test_the_command_takes_tars_and_tells_what_it_leaves_out(
+    delg: Run,
+    tiny_weights: Weights,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (photos / "place 0" / "broken.png").write_text("no photo")
+    (tmp_path / "cut.tar").write_bytes(b"no tar")
+    tar, out = pack(tmp_path / "places.tar", photos), tmp_path / "fitted.safetensors"
+    command = ("weights", "calibrate", tiny_weights.path, "--out", out, "--json")
+    done = delg(*command, tar, "--distractors", tmp_path / "cut.tar")
+    assert done.json["same"] == delg(*command, photos).json["same"]
+    for left_out in (tar / "place 0" / "broken.png", tmp_path / "cut.tar"):
+        assert f"left out: {str(left_out)!r}: " in caplog.text
+
+
+def test_the_command_tries_out_before_it_works(
+    delg: Run, tiny_weights: Weights, photos: Path, tmp_path: Path
+) -> None:
+    done = delg("weights", "calibrate", tiny_weights.path, photos, "--out", tmp_path)
+    assert (done.code, "indexing" in done.err) == (1, False)
+    assert "output must be a file" in done.err

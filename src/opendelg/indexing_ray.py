@@ -46,6 +46,7 @@ _RESERVED_TASKS = 1000  # tasks whose photos get their ids together
 _WAITING_TASKS = 4  # for each that runs
 _MAX_RETRIES = 20  # of one task
 _ANSWER_SECONDS = 10.0  # for a connection to Ray
+_QUIET_SECONDS = 30.0  # without a task that ends, after which nodes are looked at
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,6 @@ def _outcomes(
     update: bool,
 ) -> Iterator[tuple[list[Photo], list[Outcome]]]:
     """What became of the photos of each task, as tasks end."""
-    if _num_at_once(ray.nodes(), job) == 0:
-        _log.warning("no node of the Ray cluster can run a task now; waiting for one that can")
     task = ray.remote(
         num_cpus=job.threads,
         num_gpus=1 if job.device == "cuda" else 0,
@@ -179,14 +178,24 @@ def _outcomes(
             photos = some[first : first + TASK_IMAGES]
             running[task.remote(job, photos, slots[first : first + TASK_IMAGES])] = photos
             while len(running) > _WAITING_TASKS * max(1, _num_at_once(ray.nodes(), job)):
-                yield _ended(ray, running)
+                yield _ended(ray, running, job)
     while running:
-        yield _ended(ray, running)
+        yield _ended(ray, running, job)
 
 
-def _ended(ray: Any, running: dict[Any, list[Photo]]) -> tuple[list[Photo], list[Outcome]]:
-    """The next task that ends."""
-    (ended,), _ = ray.wait(list(running), num_returns=1)
+def _ended(
+    ray: Any, running: dict[Any, list[Photo]], job: _Job
+) -> tuple[list[Photo], list[Outcome]]:
+    """The next task that ends; warns while there is no node that could run one."""
+    while not (found := ray.wait(list(running), num_returns=1, timeout=_QUIET_SECONDS)[0]):
+        if _num_at_once(ray.nodes(), job) == 0:
+            _log.warning(
+                "Ray must have a node of %d CPU%s for a task, got none; waiting until one joins "
+                "(--threads and --device say what a task takes)",
+                job.threads,
+                " and 1 GPU" if job.device == "cuda" else "",
+            )
+    ended = found[0]
     photos = running.pop(ended)
     try:
         return photos, ray.get(ended)

@@ -11,6 +11,7 @@ Source: Jégou and Chum, "Negative evidences and co-occurrences in image retriev
 PCA and whitening", ECCV 2012, for the use of PCA; the folding is linear algebra.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import numpy as np
 from opendelg.errors import ImageError, OpenDelgError
 from opendelg.extraction import Extractor, extract_stream
 from opendelg.weights import Weights, write_weights
+
+logger = logging.getLogger(__name__)
 
 MAX_PHOTOS = 4096  # that axes are learnt on; more change them little
 _LAYER = "whitening"  # of `model.Delg`: makes the descriptor of the pooled features
@@ -30,7 +33,7 @@ def learn_axes(
     num_dimensions: int,
     progress: Callable[[Path], None] | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Principal axes of the global descriptors of photos; those that cannot be read are left out.
+    """Principal axes of the global descriptors of photos; unreadable ones are told and left out.
 
     Args:
         extractor: Of the model that is to be reduced.
@@ -55,7 +58,9 @@ def learn_axes(
     for photo, features in extract_stream(
         chosen(photos), extractor, decode_threads=2, want_local=False
     ):
-        if not isinstance(features, ImageError):
+        if isinstance(features, ImageError):
+            tell_unreadable(photo, str(features).removesuffix(f" in {str(photo)!r}"))
+        else:
             descriptors.append(features.global_descriptor)
         if progress is not None:
             progress(photo)
@@ -65,6 +70,11 @@ def learn_axes(
             f"{len(descriptors)} that are readable"
         )
     return principal_axes(np.stack(descriptors), num_dimensions)
+
+
+def tell_unreadable(path: Path, reason: str) -> None:
+    """Log that a photo is left out."""
+    logger.warning("left out: %r: %s", str(path), reason)
 
 
 def chosen(photos: Sequence[Path]) -> list[Path]:

@@ -1,7 +1,8 @@
 """The files in a tar, found by walking its headers, then read in place.
 
 Nothing is unpacked and a file is taken by its position, so the names in a tar cannot lead anywhere.
-Of a damaged tar the files before the damage are found.  Long names are read as GNU tar (``L``) and
+Of a damaged tar the files before the damage are found; one with more after its end counts as
+damaged, since what comes there is not known to be gone.  Long names are read as GNU tar (``L``) and
 POSIX.1-2001 (pax, ``x``) write them.
 """
 
@@ -19,6 +20,7 @@ MAX_CACHED = 1_000_000  # files of all listings in memory, about 250 bytes each
 _OCTAL = re.compile(rb"[0-7]+")
 _MAX_DIGITS = 20  # of decimal numbers: a size needs no more
 _MAX_EXTENSION = 2**20  # bytes of a long name or of a pax header; a path has 4096
+_CHUNK = 2**20  # bytes read at a time
 _MAX_PATH, _MAX_PART = 4095, 255  # bytes; what Linux allows in a folder
 _REGULAR = b"07\0"
 _EXTENSIONS = b"xLK"  # of pax; long names and long links of GNU tar
@@ -47,7 +49,7 @@ def members(file: BinaryIO, end: int) -> Iterator[Member]:
     """The members of a tar of ``end`` bytes, in its order.
 
     Raises:
-        ValueError: Where the tar is damaged or cut off.
+        ValueError: Where the tar is damaged or cut off, or has more after its end.
     """
     position = 0
     told: dict[bytes, bytes] = {}  # by extended headers, of the member that follows
@@ -72,6 +74,16 @@ def members(file: BinaryIO, end: int) -> Iterator[Member]:
             if told:
                 told = {}
         position = offset + -(-size // BLOCK) * BLOCK
+    _require_end(file, position)
+
+
+def _require_end(file: BinaryIO, position: int) -> None:
+    """Refuse what follows the zeros that end a tar: a hole of a download, or another tar."""
+    file.seek(position)
+    while chunk := file.read(_CHUNK):
+        rest = chunk.lstrip(b"\0")
+        if rest:
+            raise ValueError(f"more after its end at byte {file.tell() - len(rest)}")
 
 
 def _block(file: BinaryIO, position: int) -> bytes:
@@ -198,7 +210,7 @@ def _path_inside(raw: bytes) -> tuple[str, str]:
     if "\0" in name:
         return name.replace("\0", "\\0"), "name of a photo must have no null byte, got one"
     if len(raw) > _MAX_PART and (
-        len(raw) > _MAX_PATH or max(len(os.fsencode(part)) for part in parts) > _MAX_PART
+        len(raw) > _MAX_PATH or any(len(os.fsencode(part)) > _MAX_PART for part in parts)
     ):
         reason = f"name of a photo must be short enough for a folder, got {len(raw)} bytes"
         return name, reason

@@ -123,7 +123,7 @@ class Verification:
 
     @property
     def num_inliers(self) -> int:
-        """How many matches agree with the transform: the score that candidates are ranked by."""
+        """How many matches agree with the transform."""
         return int(np.count_nonzero(self.inliers))
 
     @property

@@ -13,6 +13,7 @@ from opendelg.cli.opening import (
     open_extractor,
     print_json,
     shown,
+    writable,
 )
 from opendelg.cli.progress import progress
 
@@ -20,9 +21,12 @@ from opendelg.cli.progress import progress
 def calibrate(
     model: Annotated[str, typer.Argument(help="Name or file of the weights.")],
     labelled: Annotated[
-        list[Path], typer.Argument(help="Folders; photos in one folder show the same thing.")
+        list[Path],
+        typer.Argument(help="Folders or tars; in one folder all show the same thing."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=writable, help="Weights file to write.")
+    ],
     distractors: Annotated[
         list[Path], typer.Option("--distractors", help="Photos that show nothing of the labelled.")
     ] = [],  # noqa: B006

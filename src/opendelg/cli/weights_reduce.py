@@ -13,17 +13,20 @@ from opendelg.cli.opening import (
     open_extractor,
     print_json,
     shown,
+    writable,
 )
 from opendelg.cli.progress import progress
 
 
 def reduce(
     model: Annotated[str, typer.Argument(help="Name or file of the weights.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders, to learn on.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos, folders or tars to learn on.")],
     dimensions: Annotated[
         int, typer.Option("--dimensions", min=1, help="Length of the new global descriptors.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=writable, help="Weights file to write.")
+    ],
     profile: ProfileOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -37,16 +40,15 @@ def reduce(
     delg weights reduce r50-gldv2clean ~/Photos --dimensions 512 --out r50-512.safetensors
     delg index ~/Photos --collection photos.delg --model r50-512.safetensors
     """
-    from opendelg.finding import require_paths
-    from opendelg.image import find_images
-    from opendelg.reduction import chosen, learn_axes, write_reduced
+    from opendelg.finding import find_photos, require_paths
+    from opendelg.reduction import chosen, learn_axes, tell_unreadable, write_reduced
     from opendelg.weights import read_weights
 
     require_paths(photos)
     extractor = open_extractor(model, profile, device, threads)
     if out.exists() and out.samefile(extractor.weights.path):
         raise typer.BadParameter("out must be another file than MODEL", param_hint="--out")
-    found = find_images(photos)
+    found = find_photos(photos, tell_unreadable)
     with progress("learning", len(chosen(found))) as advance:
         axes, kept = learn_axes(extractor, found, dimensions, advance)
     write_reduced(extractor.weights, axes, kept, out)

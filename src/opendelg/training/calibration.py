@@ -19,7 +19,7 @@ from opendelg.datasets.groups import read_groups
 from opendelg.datasets.town import render_town
 from opendelg.errors import OpenDelgError
 from opendelg.extraction import Extractor
-from opendelg.image import find_images
+from opendelg.finding import find_photos
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.same import SameModel, fit_same
@@ -79,6 +79,8 @@ def find_pairs(
 ) -> LabelledPairs:
     """The pairs that searches with labelled photos, and in rendered towns, would verify.
 
+    Photos may be in tars (see `finding`); those that cannot be read are logged and left out.
+
     Args:
         extractor: Network and settings to search with.
         config: Labelled photos, distractors and rendered towns.
@@ -88,8 +90,8 @@ def find_pairs(
     Raises:
         OpenDelgError: If the photos hold no right or no wrong pair.
     """
-    labelled = find_images([root / folder for folder in config.folders])
-    others = find_images([root / folder for folder in config.distractors])
+    labelled = find_photos([root / folder for folder in config.folders], _tell_unreadable)
+    others = find_photos([root / folder for folder in config.distractors], _tell_unreadable)
     others = others[:: max(1, -(-len(others) // config.max_distractors))]
     labels = {photo: str(photo.parent) for photo in labelled}
     found = [_pairs_of_photos(extractor, labels, others, progress)]
@@ -103,6 +105,10 @@ def find_pairs(
     if not 0 < np.count_nonzero(pairs.is_same) < len(pairs.is_same):
         raise OpenDelgError("calibration photos must give right and wrong pairs, got only one kind")
     return pairs
+
+
+def _tell_unreadable(path: Path, reason: str) -> None:
+    logger.warning("left out: %r: %s", str(path), reason)
 
 
 def joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
@@ -128,7 +134,9 @@ def _pairs_of_photos(
         with made as collection:
             plan = plan_indexing(collection, [*labels, *others])
             with progress("indexing", len(labels) + len(others)) as advance:
-                index_photos(collection, extractor, plan, progress=advance)
+                report = index_photos(collection, extractor, plan, progress=advance)
+            for path, reason in report.failures:
+                _tell_unreadable(path, reason)
             with progress("verifying", len(labels)) as advance:
                 return labelled_pairs(
                     collection,

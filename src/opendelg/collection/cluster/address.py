@@ -77,6 +77,9 @@ def parse_address(location: str) -> Address:
     features = re.fullmatch(r"s3:/+([^/]+)/(.*[^/])/*", values.get("features", ""))
     if features is None:
         raise _wrong(location, f"features={values.get('features', '')!r}")
+    endpoint = values.get("endpoint")
+    if endpoint is not None and not _is_url(endpoint):
+        raise _wrong(location, f"endpoint={endpoint!r}, which must be http://HOST:PORT")
     server = _server(location, place)
     if server.startswith("/") and values["index"] == "DISKANN":
         raise _wrong(location, "index=DISKANN, which Milvus Lite has not")
@@ -86,7 +89,7 @@ def parse_address(location: str) -> Address:
         name=name,
         bucket=features[1],
         prefix=features[2],
-        endpoint=values.get("endpoint"),
+        endpoint=endpoint,
         index=values["index"],
         consistency=values["consistency"],
     )
@@ -101,9 +104,21 @@ def _server(location: str, place: str) -> str:
         host, port = parts.hostname, parts.port or _PORT
     except ValueError as error:
         raise _wrong(location, f"a host or port that is none ({error})") from error
-    if not host or parts.username is not None or parts.path:
+    if parts.path:
+        raise _wrong(
+            location, f"folders in {place!r}; only a file of Milvus Lite has them, FILE.db/NAME"
+        )
+    if not host or parts.username is not None:
         raise _wrong(location, "no host, or a user; give $MILVUS_TOKEN instead")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _wrong(location: str, what: str) -> OpenDelgError:

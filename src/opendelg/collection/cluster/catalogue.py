@@ -345,7 +345,7 @@ class ClusterCatalogue:
     def _find(self, place: str) -> tuple[int | None, bool]:
         """Id of the image at a place, and whether there is a failure instead."""
         changes = self._changes
-        if changes is not None and place in {**changes.images, **changes.failures}:
+        if changes is not None and (place in changes.images or place in changes.failures):
             image = changes.images.get(place)
             return (image.id if image else None), changes.failures.get(place) is not None
         if place in self._asked_for or any(place.startswith(below) for below in self._complete):
@@ -358,6 +358,8 @@ class ClusterCatalogue:
             self._asked_for.add(place)
             if rows or has_failure:
                 self._files[place] = image_id
+            if image_id is not None:
+                self._places[image_id] = place
         return image_id, has_failure
 
     def files(self, root_id: int, below: bytes) -> Iterator[tuple[Any, ...]]:
@@ -450,14 +452,17 @@ class ClusterCatalogue:
         return is_there
 
     def _place_of_image(self, image_id: int) -> str | None:
-        for place, image in self._changed().images.items():
-            if image is not None and image.id == image_id:
-                return place
-        known = self._places.get(image_id)
-        if known is None:
+        changed = self._changed().images
+        place = self._places.get(image_id) or next(
+            (p for p, image in changed.items() if image is not None and image.id == image_id), None
+        )
+        if place is None:
             rows = self._tables.images(f"id == {image_id}", ["place"])
-            known = rows[0]["place"] if rows else None
-        return None if known in self._changed().images else known
+            place = rows[0]["place"] if rows else None
+        if place in changed:
+            image = changed[place]
+            return place if image is not None and image.id == image_id else None
+        return place
 
     def images(self, image_ids: list[int]) -> dict[int, ImageFacts]:
         """Facts by id; ids that are not there are left out."""

@@ -9,7 +9,7 @@ from opendelg.collection.cluster.checking import ClusterChecks
 from opendelg.collection.cluster.lease import Lease
 from opendelg.collection.cluster.nearest import MilvusIndex
 from opendelg.collection.cluster.objects import Objects
-from opendelg.collection.cluster.packs import FeaturePacks
+from opendelg.collection.cluster.packs import FOLDER, FeaturePacks
 from opendelg.collection.cluster.tables import Tables
 from opendelg.collection.interface import Parts
 from opendelg.collection.packing import Precision
@@ -103,7 +103,8 @@ class Cluster:
         """The identity of a new collection, written where its features will be.
 
         Raises:
-            FormatError: If the features of another one are there already.
+            FormatError: If features are there already: repairing either of two collections would
+                remove those of the other.
         """
         identity = uuid.uuid4().hex
         owner = {"identity": identity, "milvus": self.address.name}
@@ -115,7 +116,13 @@ class Cluster:
                 f"features must go where no other collection has its own, got "
                 f"{self.address.features!r} of {owner.get('milvus')!r}; choose another prefix"
             )
-        return str(owner["identity"])  # left by a crash, or Milvus was emptied
+        if next(self._objects.list(FOLDER), None) is not None:
+            raise FormatError(
+                f"features must go where none are yet, got {self.address.features!r} with those of "
+                f"a collection that {self.address.server} lacks; name the Milvus that has it, or "
+                "remove them if its data is lost"
+            )
+        return str(owner["identity"])  # left by a crash
 
     def _require_own_features(self, heads: Heads) -> None:
         owner = json.loads(self._objects.get(_KEY) or b"{}")
