@@ -185,8 +185,7 @@ class ClusterCatalogue:
         touched = [place for place in changes.stats if place not in changes.images]
         if not (rewritten or new or touched or changes.failures or changes.heads != before):
             return
-        assert self._lease is not None
-        self._lease.require()
+        self.require_lease()
         old = self._tables.images_among("place", rewritten, ["pack"]) if rewritten else []
         if changes.heads.global_dimensions is not None:
             self._tables.create_images(changes.heads.global_dimensions)
@@ -201,6 +200,11 @@ class ClusterCatalogue:
         self._tables.delete_notes([key for key, value in failures.items() if value is None])
         self._dropped_packs |= {row["pack"] for row in old}
         self._remember(changes)
+
+    def require_lease(self) -> None:
+        """Raises OpenDelgError unless this process still has the right to write."""
+        assert self._lease is not None
+        self._lease.require()
 
     def _remember(self, changes: _Changes) -> None:
         for place, value in changes.failures.items():

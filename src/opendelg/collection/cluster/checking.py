@@ -46,6 +46,7 @@ class ClusterChecks:
     def repair(self) -> list[str]:
         """Removes packs and notes of no image, and images that lack a part."""
         faults = list(self._faults())
+        self._catalogue.require_lease()  # finding them took long
         self._tables.delete_images(sorted({f.image for f in faults if f.image is not None}))
         self._tables.delete_notes([fault.note for fault in faults if fault.note is not None])
         for fault in faults:
