@@ -188,36 +188,45 @@ class RayNodes:
     """
 
     def __init__(self, count: int) -> None:
+        os.environ["RAY_AUTH_MODE"] = "disabled"  # else a token in the home folder counts for some
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         quiet = ["--include-dashboard=false", "--disable-usage-stats"]
         self._head = self._start("--head", f"--port={port}", "--num-cpus=0", *quiet)
-        wait_for(port, 60)
-        self._workers = [self._start(f"--address={self.address}", "--num-cpus=1")]
-        self._wait(2)  # two that start at once may take the same ports
-        for number in range(1, count):
-            self._workers.append(self._start(f"--address={self.address}", "--num-cpus=1"))
-            self._wait(2 + number)
+        self._workers: list[subprocess.Popen[bytes]] = []
+        try:
+            self._wait(1)
+            for number in range(1, count + 1):  # two that start at once may take the same ports
+                self._workers.append(self._start(f"--address={self.address}", "--num-cpus=1"))
+                self._wait(1 + number)
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
         quiet = subprocess.DEVNULL
         return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
 
-    def _wait(self, count: int, seconds: float = 120.0) -> None:
-        """Until so many nodes are alive, the head among them."""
+    def _wait(self, count: int, seconds: float = 180.0) -> None:
+        """Until so many nodes are alive; the head listens before it takes drivers."""
         script = (
-            "import ray, sys, time\n"
-            "ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
-            "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]): time.sleep(0.1)"
+            "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); "
+            "sys.exit(sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]))"
         )
-        subprocess.run(
-            [sys.executable, "-c", script, self.address, str(count)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds,
-        )
+        command = [sys.executable, "-c", script, self.address, str(count)]
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                wait_for(int(self.address.rpartition(":")[2]), seconds)  # Ray would try for long
+                asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                if asked.returncode == 0:
+                    return
+                said = asked.stderr
+            except subprocess.TimeoutExpired as error:
+                said = str(error)
+            if time.monotonic() > end:
+                raise TimeoutError(f"Ray must have {count} nodes, got fewer: {said}")
 
     def kill_one(self) -> None:
         """A node and its tasks die at once."""
