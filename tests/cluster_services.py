@@ -39,28 +39,27 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(port: int, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-
-
-def eventually(function: Callable[[], T], seconds: float = 90) -> T:
-    """The result, once a service that was started again gives one."""
+def eventually(
+    function: Callable[[], T],
+    seconds: float = 90,
+    errors: tuple[type[Exception], ...] = (UnavailableError,),
+    pause: float = 1.0,
+) -> T:
+    """The result, once a service that was started gives one instead of an error."""
     end = time.monotonic() + seconds
     while True:
         try:
             return function()
-        except UnavailableError:
+        except errors:
             if time.monotonic() > end:
                 raise
-            time.sleep(1)
+            time.sleep(pause)
+
+
+def wait_for(port: int, seconds: float = 30.0) -> None:
+    eventually(
+        lambda: socket.create_connection(("127.0.0.1", port), 1).close(), seconds, (OSError,), 0.05
+    )
 
 
 class Milvus:
@@ -95,24 +94,18 @@ class Milvus:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._wait()
-
-    def _wait(self, seconds: float = 120.0) -> None:
-        """Until it answers; its port is open long before."""
         from grpc import RpcError
-        from pymilvus import MilvusClient, MilvusException
+        from pymilvus import MilvusException
 
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                client = MilvusClient(f"http://127.0.0.1:{self.port}", timeout=5)
-                client.list_collections(timeout=5)
-                client.close()
-                return
-            except (MilvusException, RpcError):
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.2)
+        # Its port is open long before it answers.
+        eventually(self._ask, 120, (MilvusException, RpcError), 0.2)
+
+    def _ask(self) -> None:
+        from pymilvus import MilvusClient
+
+        client = MilvusClient(f"http://127.0.0.1:{self.port}", timeout=5)
+        client.list_collections(timeout=5)
+        client.close()
 
     def kill(self) -> None:
         self._process.kill()
@@ -208,25 +201,21 @@ class RayNodes:
         quiet = subprocess.DEVNULL
         return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
 
-    def _wait(self, count: int, seconds: float = 180.0) -> None:
+    def _wait(self, count: int) -> None:
         """Until so many nodes are alive; the head listens before it takes drivers."""
+        errors = (ConnectionError, subprocess.TimeoutExpired)
+        eventually(lambda: self._require(count), 180, errors)
+
+    def _require(self, count: int) -> None:
         script = (
             "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); "
             "sys.exit(sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]))"
         )
+        wait_for(int(self.address.rpartition(":")[2]), 180)  # Ray would try for long
         command = [sys.executable, "-c", script, self.address, str(count)]
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                wait_for(int(self.address.rpartition(":")[2]), seconds)  # Ray would try for long
-                asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
-                if asked.returncode == 0:
-                    return
-                said = asked.stderr
-            except subprocess.TimeoutExpired as error:
-                said = str(error)
-            if time.monotonic() > end:
-                raise TimeoutError(f"Ray must have {count} nodes, got fewer: {said}")
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if asked.returncode != 0:
+            raise ConnectionError(f"Ray must have {count} nodes, got fewer: {asked.stderr}")
 
     def kill_one(self) -> None:
         """A node and its tasks die at once."""

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 
 from opendelg.cli import main
 from opendelg.collection import Collection
+from opendelg.extraction import ExtractionConfig, Extractor
 from opendelg.image import DecodedImage
-from opendelg.indexing import index_photos, plan_indexing
+from opendelg.indexing import IndexReport, index_photos, plan_indexing
 from opendelg.model import Delg, ModelConfig
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.runtime import Runtime, choose_runtime
@@ -108,6 +109,29 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Weights) -> P
     with Collection.create(folder / "c", recipe_of(extractor)) as made:
         index_photos(made, extractor, plan_indexing(made, [folder]))
     return folder
+
+
+@pytest.fixture
+def extractor(tiny_weights: Weights, tiny_runtime: Runtime) -> Extractor:
+    """The tiny network with small images and one scale."""
+    return Extractor(tiny_weights, ExtractionConfig(max_size=96, scales=(1.0,)), tiny_runtime)
+
+
+@pytest.fixture
+def collection(tmp_path: Path, extractor: Extractor) -> Iterator[Collection]:
+    """An empty collection in the folder `c`, open for writing."""
+    with Collection.create(tmp_path / "c", recipe_of(extractor)) as made:
+        yield made
+
+
+@pytest.fixture
+def index(collection: Collection, extractor: Extractor) -> Callable[..., IndexReport]:
+    """Index photos into it: ``index(path, ..., update=False)``."""
+
+    def run(*paths: Path, update: bool = False) -> IndexReport:
+        return index_photos(collection, extractor, plan_indexing(collection, paths), update)
+
+    return run
 
 
 @pytest.fixture

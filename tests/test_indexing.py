@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,12 +8,8 @@ from PIL import Image
 from opendelg import indexing
 from opendelg.collection import Collection
 from opendelg.errors import ImageError, OpenDelgError
-from opendelg.extraction import ExtractionConfig, Extractor
 from opendelg.image import read_file
-from opendelg.indexing import IndexReport, index_photos, plan_indexing
-from opendelg.recipes import recipe_of
-from opendelg.runtime import Runtime
-from opendelg.weights import Weights
+from opendelg.indexing import IndexReport, plan_indexing
 from tests.conftest import draw_image
 
 Index = Callable[..., IndexReport]
@@ -34,25 +30,6 @@ def photos(tmp_path: Path) -> Path:
     for number, name in enumerate(["0.png", "1.png", "sub/2.png"]):
         save(tmp_path / "photos" / name, number)
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def extractor(tiny_weights: Weights, tiny_runtime: Runtime) -> Extractor:
-    return Extractor(tiny_weights, ExtractionConfig(max_size=96, scales=(1.0,)), tiny_runtime)
-
-
-@pytest.fixture
-def collection(tmp_path: Path, extractor: Extractor) -> Iterator[Collection]:
-    with Collection.create(tmp_path / "c", recipe_of(extractor)) as made:
-        yield made
-
-
-@pytest.fixture
-def index(collection: Collection, extractor: Extractor) -> Index:
-    def run(*paths: Path, update: bool = False) -> IndexReport:
-        return index_photos(collection, extractor, plan_indexing(collection, paths), update)
-
-    return run
 
 
 @pytest.fixture

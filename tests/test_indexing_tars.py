@@ -3,7 +3,7 @@
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,12 @@ from opendelg.collection import Collection
 from opendelg.errors import OpenDelgError
 from opendelg.evidence import Side
 from opendelg.evidence.photos import read_photo
-from opendelg.extraction import ExtractionConfig, Extractor
+from opendelg.extraction import Extractor
 from opendelg.forecast import forecast
 from opendelg.image import read_image
 from opendelg.indexing import IndexReport, index_photos, plan_indexing
 from opendelg.recipes import recipe_of
-from opendelg.runtime import Runtime
 from opendelg.search import Searcher
-from opendelg.weights import Weights
 from tests.conftest import draw_image
 from tests.tar_samples import END, pack, raw_member, write_files, write_raw
 
@@ -51,25 +49,6 @@ def files(drawings: list[bytes]) -> dict[str, bytes]:
 def tar(tmp_path: Path, files: dict[str, bytes]) -> Path:
     (tmp_path / "photos").mkdir()
     return write_files(tmp_path / "photos" / "x.tar", files)
-
-
-@pytest.fixture
-def extractor(tiny_weights: Weights, tiny_runtime: Runtime) -> Extractor:
-    return Extractor(tiny_weights, ExtractionConfig(max_size=96, scales=(1.0,)), tiny_runtime)
-
-
-@pytest.fixture
-def collection(tmp_path: Path, extractor: Extractor) -> Iterator[Collection]:
-    with Collection.create(tmp_path / "c", recipe_of(extractor)) as made:
-        yield made
-
-
-@pytest.fixture
-def index(collection: Collection, extractor: Extractor) -> Index:
-    def run(*paths: Path, update: bool = False) -> IndexReport:
-        return index_photos(collection, extractor, plan_indexing(collection, paths), update)
-
-    return run
 
 
 def paths(collection: Collection) -> list[Path]:

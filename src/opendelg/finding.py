@@ -47,13 +47,18 @@ def require_paths(paths: Iterable[Path]) -> None:
             )
 
 
-def find_photos(paths: Iterable[Path], on_unreadable: OnUnreadable) -> list[Path]:
+def tell_unreadable(path: Path, reason: str) -> None:
+    """Log that something that cannot be read is left out."""
+    logger.warning("left out: %r: %s", str(path), reason)
+
+
+def find_photos(paths: Iterable[Path], on_unreadable: OnUnreadable = tell_unreadable) -> list[Path]:
     """Photos below folders and in tars, sorted, each once.
 
     Args:
         paths: Folders, tars, and photos, which may be in tars; what `require_paths` accepts.
         on_unreadable: Called with each folder, tar and file in a tar that cannot be read, and the
-            reason.
+            reason; by default a warning is logged.
     """
 
     def tell_folder(error: OSError) -> None:

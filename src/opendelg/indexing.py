@@ -178,7 +178,7 @@ def index_photos(
         with collection.batch():
             for photo, result in chunk:
                 if isinstance(result, ImageError) and not isinstance(result, Unchanged):
-                    failures.append((photo.path, failure_reason(photo, result)))
+                    failures.append((photo.path, failure_reason(photo.path, result)))
                 counts[store_result(collection, photo, stats.pop(photo), result)] += 1
     collection.update_index()
     return report_of(plan, counts, failures, update)
@@ -211,13 +211,13 @@ def store_result(
         return "unchanged"
     # While a file cannot be read at all, nobody knows that its image is no longer right.
     if image_id is None or stat.sha256 is not None:
-        collection.add_failure(path, photo.root, stat, failure_reason(photo, result))
+        collection.add_failure(path, photo.root, stat, failure_reason(photo.path, result))
     return "failed"
 
 
-def failure_reason(photo: Photo, error: ImageError) -> str:
+def failure_reason(path: Path, error: ImageError) -> str:
     """What is wrong with a photo, without the path as it happened to be typed."""
-    return str(error).removesuffix(f" in {str(photo.path)!r}")
+    return str(error).removesuffix(f" in {str(path)!r}")
 
 
 Result = tuple[Photo, ImageFeatures | ImageError]

@@ -226,7 +226,7 @@ def _index_some(job: _Job, photos: list[Photo], slots: list[Slot]) -> list[Outco
         elif isinstance(result, Unchanged):
             outcomes.append((stat, None, True))
         else:
-            outcomes.append((stat, failure_reason(photo, result), False))
+            outcomes.append((stat, failure_reason(photo.path, result), False))
     _writer(job.location, job.precision).write(images)
     return outcomes
 

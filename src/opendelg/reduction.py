@@ -11,7 +11,6 @@ Source: Jégou and Chum, "Negative evidences and co-occurrences in image retriev
 PCA and whitening", ECCV 2012, for the use of PCA; the folding is linear algebra.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,9 +18,9 @@ import numpy as np
 
 from opendelg.errors import ImageError, OpenDelgError
 from opendelg.extraction import Extractor, extract_stream
+from opendelg.finding import tell_unreadable
+from opendelg.indexing import failure_reason
 from opendelg.weights import Weights, write_weights
-
-logger = logging.getLogger(__name__)
 
 MAX_PHOTOS = 4096  # that axes are learnt on; more change them little
 _LAYER = "whitening"  # of `model.Delg`: makes the descriptor of the pooled features
@@ -59,7 +58,7 @@ def learn_axes(
         chosen(photos), extractor, decode_threads=2, want_local=False
     ):
         if isinstance(features, ImageError):
-            tell_unreadable(photo, str(features).removesuffix(f" in {str(photo)!r}"))
+            tell_unreadable(photo, failure_reason(photo, features))
         else:
             descriptors.append(features.global_descriptor)
         if progress is not None:
@@ -70,11 +69,6 @@ def learn_axes(
             f"{len(descriptors)} that are readable"
         )
     return principal_axes(np.stack(descriptors), num_dimensions)
-
-
-def tell_unreadable(path: Path, reason: str) -> None:
-    """Log that a photo is left out."""
-    logger.warning("left out: %r: %s", str(path), reason)
 
 
 def chosen(photos: Sequence[Path]) -> list[Path]:

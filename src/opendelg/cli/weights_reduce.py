@@ -41,14 +41,14 @@ def reduce(
     delg index ~/Photos --collection photos.delg --model r50-512.safetensors
     """
     from opendelg.finding import find_photos, require_paths
-    from opendelg.reduction import chosen, learn_axes, tell_unreadable, write_reduced
+    from opendelg.reduction import chosen, learn_axes, write_reduced
     from opendelg.weights import read_weights
 
     require_paths(photos)
     extractor = open_extractor(model, profile, device, threads)
     if out.exists() and out.samefile(extractor.weights.path):
         raise typer.BadParameter("out must be another file than MODEL", param_hint="--out")
-    found = find_photos(photos, tell_unreadable)
+    found = find_photos(photos)
     with progress("learning", len(chosen(found))) as advance:
         axes, kept = learn_axes(extractor, found, dimensions, advance)
     write_reduced(extractor.weights, axes, kept, out)

@@ -19,7 +19,7 @@ from opendelg.datasets.groups import read_groups
 from opendelg.datasets.town import render_town
 from opendelg.errors import OpenDelgError
 from opendelg.extraction import Extractor
-from opendelg.finding import find_photos
+from opendelg.finding import find_photos, tell_unreadable
 from opendelg.indexing import index_photos, plan_indexing
 from opendelg.recipes import make_extractor, recipe_of
 from opendelg.same import SameModel, fit_same
@@ -90,8 +90,8 @@ def find_pairs(
     Raises:
         OpenDelgError: If the photos hold no right or no wrong pair.
     """
-    labelled = find_photos([root / folder for folder in config.folders], _tell_unreadable)
-    others = find_photos([root / folder for folder in config.distractors], _tell_unreadable)
+    labelled = find_photos([root / folder for folder in config.folders])
+    others = find_photos([root / folder for folder in config.distractors])
     others = others[:: max(1, -(-len(others) // config.max_distractors))]
     labels = {photo: str(photo.parent) for photo in labelled}
     found = [_pairs_of_photos(extractor, labels, others, progress)]
@@ -105,10 +105,6 @@ def find_pairs(
     if not 0 < np.count_nonzero(pairs.is_same) < len(pairs.is_same):
         raise OpenDelgError("calibration photos must give right and wrong pairs, got only one kind")
     return pairs
-
-
-def _tell_unreadable(path: Path, reason: str) -> None:
-    logger.warning("left out: %r: %s", str(path), reason)
 
 
 def joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
@@ -136,7 +132,7 @@ def _pairs_of_photos(
             with progress("indexing", len(labels) + len(others)) as advance:
                 report = index_photos(collection, extractor, plan, progress=advance)
             for path, reason in report.failures:
-                _tell_unreadable(path, reason)
+                tell_unreadable(path, reason)
             with progress("verifying", len(labels)) as advance:
                 return labelled_pairs(
                     collection,

@@ -80,12 +80,9 @@ def parse_address(location: str) -> Address:
     endpoint = values.get("endpoint")
     if endpoint is not None and not _is_url(endpoint):
         raise _wrong(location, f"endpoint={endpoint!r}, which must be http://HOST:PORT")
-    server = _server(location, place)
-    if server.startswith("/") and values["index"] == "DISKANN":
-        raise _wrong(location, "index=DISKANN, which Milvus Lite has not")
-    return Address(
+    address = Address(
         location=location,
-        server=server,
+        server=_server(location, place),
         name=name,
         bucket=features[1],
         prefix=features[2],
@@ -93,6 +90,9 @@ def parse_address(location: str) -> Address:
         index=values["index"],
         consistency=values["consistency"],
     )
+    if address.is_file and address.index == "DISKANN":
+        raise _wrong(location, "index=DISKANN, which Milvus Lite has not")
+    return address
 
 
 def _server(location: str, place: str) -> str:
